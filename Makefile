@@ -1,0 +1,35 @@
+# `make bench` and `make test` set themselves up: they create .venv and install the package with pinned dependencies.
+# PIP_ARGS goes to pip, for example PIP_ARGS="--extra-index-url URL" where torch comes from an index of CPU builds.
+
+PYTHON ?= $(firstword $(foreach python,python3.11 python3.12 python3,$(shell \
+	$(python) -c 'import sys; print(sys.executable if (3, 11) <= sys.version_info < (3, 13) else "")' 2>/dev/null)))
+PIP_ARGS ?=
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: bench test lint format clean
+
+bench: $(STAMP)
+	$(VENV)/bin/dexcompose bench
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints-cpu.txt
+	@test -n "$(PYTHON)" || { echo "no Python found; expected python3.11 or python3.12 on PATH, or make PYTHON=..." >&2; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON), once; this takes a few minutes."
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install -qq $(PIP_ARGS) -c constraints-cpu.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,135 @@
+"""Native MuJoCo on all CPU cores: one `MjData` per thread, world states kept in one array."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from dexcompose_envs.scene import CONTROL_STEP, PHYSICS_STEPS_PER_CONTROL_STEP, Scene
+
+_STATE = mujoco.mjtState
+# Everything a world needs to go on bit by bit, the solver's warm start included.
+_SPEC = int(
+    _STATE.mjSTATE_TIME
+    | _STATE.mjSTATE_QPOS
+    | _STATE.mjSTATE_QVEL
+    | _STATE.mjSTATE_CTRL
+    | _STATE.mjSTATE_MOCAP_POS
+    | _STATE.mjSTATE_MOCAP_QUAT
+    | _STATE.mjSTATE_WARMSTART
+)
+
+
+def usable_cores() -> int:
+    """CPU cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class MujocoCPU:
+    """Steps N worlds on a thread pool; `mj_step` runs all physics steps of a control step without the interpreter.
+
+    See `physics.base.Engine` for the contract.
+    """
+
+    def __init__(self, scene: Scene, num_worlds: int, num_threads: int | None = None) -> None:
+        """Creates the engine.
+
+        Args:
+            scene: The compiled scene.
+            num_worlds: Number of worlds N.
+            num_threads: CPU threads; default: as many as there are usable cores and worlds.
+
+        Raises:
+            ValueError: If a count is below one.
+        """
+        threads = min(usable_cores(), num_worlds) if num_threads is None else num_threads
+        if num_worlds < 1 or threads < 1:
+            raise ValueError(f"expected at least one world and one thread, got {num_worlds} and {threads}")
+        self.model = scene.model
+        self.num_worlds = num_worlds
+        self.state_size = mujoco.mj_stateSize(self.model, _SPEC)
+        self._datas = [mujoco.MjData(self.model) for _ in range(min(threads, num_worlds))]
+        self._pool = ThreadPoolExecutor(len(self._datas)) if len(self._datas) > 1 else None
+        self._states = np.zeros((num_worlds, self.state_size))
+        self.sensordata = np.zeros((num_worlds, self.model.nsensordata))
+        nq, nv = self.model.nq, self.model.nv
+        self._qpos, self._qvel = slice(1, 1 + nq), slice(1 + nq, 1 + nq + nv)
+        data = self._datas[0]
+        for world in range(num_worlds):
+            mujoco.mj_getState(self.model, data, self._states[world], _SPEC)
+
+    def step(self, targets: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """See `Engine.step`."""
+        before = self._states[:, 0].copy()
+        if self._pool is None:
+            self._step_worlds(self._datas[0], targets, count())
+        else:
+            tickets = count()  # next() is atomic: each thread draws its next world
+            jobs = [self._pool.submit(self._step_worlds, data, targets, tickets) for data in self._datas]
+            for job in jobs:
+                job.result()
+        # MuJoCo resets a diverged simulation by itself, which sets its clock back.
+        diverged = np.abs(self._states[:, 0] - before - CONTROL_STEP) > 1e-6
+        return diverged | ~np.isfinite(self.sensordata).all(axis=1)
+
+    def _step_worlds(self, data: mujoco.MjData, targets: NDArray[np.float64], tickets: count[int]) -> None:
+        model, states, sensordata = self.model, self._states, self.sensordata
+        while (world := next(tickets)) < self.num_worlds:
+            mujoco.mj_setState(model, data, states[world], _SPEC)
+            data.ctrl[:] = targets[world]
+            mujoco.mj_step(model, data, PHYSICS_STEPS_PER_CONTROL_STEP)
+            mujoco.mj_getState(model, data, states[world], _SPEC)
+            sensordata[world] = data.sensordata
+
+    def reset(
+        self,
+        worlds: NDArray[np.int64],
+        qpos: NDArray[np.float64],
+        qvel: NDArray[np.float64],
+        targets: NDArray[np.float64],
+        fixture_pose: NDArray[np.float64] | None,
+    ) -> None:
+        """See `Engine.reset`."""
+        data = self._datas[0]
+        for row, world in enumerate(worlds):
+            mujoco.mj_resetData(self.model, data)
+            data.qpos[:], data.qvel[:], data.ctrl[:] = qpos[row], qvel[row], targets[row]
+            if fixture_pose is not None:
+                data.mocap_pos[0], data.mocap_quat[0] = fixture_pose[row, :3], fixture_pose[row, 3:]
+            mujoco.mj_forward(self.model, data)
+            data.qacc_warmstart[:] = data.qacc
+            mujoco.mj_getState(self.model, data, self._states[world], _SPEC)
+            self.sensordata[world] = data.sensordata
+
+    def get_state(self) -> NDArray[np.float64]:
+        """See `Engine.get_state`."""
+        return self._states.copy()
+
+    def set_state(self, state: NDArray[np.float64], worlds: NDArray[np.int64]) -> None:
+        """See `Engine.set_state`."""
+        self._states[worlds] = state
+
+    def qpos(self) -> NDArray[np.float64]:
+        """Generalised positions (N, nq), fresh."""
+        return self._states[:, self._qpos].copy()
+
+    def qvel(self) -> NDArray[np.float64]:
+        """Generalised velocities (N, nv), fresh."""
+        return self._states[:, self._qvel].copy()
+
+    def load_into(self, data: mujoco.MjData, world: int) -> None:
+        """Copies one world's state into `data` and computes what rendering needs."""
+        mujoco.mj_setState(self.model, data, self._states[world], _SPEC)
+        mujoco.mj_forward(self.model, data)
+
+    def close(self) -> None:
+        """Ends the thread pool."""
+        if self._pool is not None:
+            self._pool.shutdown()

@@ -1,0 +1,1 @@
+"""Interaction skills: one file each."""

@@ -1,0 +1,1 @@
+"""Retention skills: one file each."""

@@ -1,0 +1,215 @@
+"""The vector environment: `gymnasium.vector.VectorEnv` over a core of N worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from dexcompose_envs import hand
+from dexcompose_envs.core import BatchedCore, CoreConfig
+from dexcompose_envs.env import RENDER_FPS, action_space, check_options, observation_space
+from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.rendering import OffscreenRenderer
+
+Observation = dict[str, NDArray[np.float32]]
+
+
+class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
+    """N worlds stepped natively; see `DexComposeEnv` for actions, observations, rewards and ends.
+
+    World i reset with `seed=s` equals a single environment reset with `seed=s + i`, whatever N is. Infos are dense:
+    each name maps to an array with one row per world, without underscore masks; under SAME_STEP autoreset `final_obs`
+    and `final_info` are dense as well (rows of worlds that have not ended equal the present observation and info), with
+    masks `_final_obs` and `_final_info`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        retention: str | None = None,
+        interaction: str | None = None,
+        *,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        start: str | None = None,
+        held_split: str = "all",
+        held_states: HeldStateLibrary | str | Path | None = None,
+        terminate_on_success: bool = True,
+        engine: str = "mujoco",
+        num_threads: int | None = None,
+        render_mode: str | None = None,
+        camera: str = "overview",
+        width: int = 640,
+        height: int = 480,
+    ) -> None:
+        """Builds the environment.
+
+        Args:
+            num_envs: Number of worlds N.
+            retention: Retention skill A, or None.
+            interaction: Interaction skill B, or None.
+            max_episode_steps: Control steps after which an episode is truncated; None: the task's default.
+            autoreset_mode: SAME_STEP (default), NEXT_STEP or DISABLED.
+            start: See `CoreConfig`; as are held_split, held_states, terminate_on_success, engine and num_threads.
+            held_split: Part of the held-state library to start from.
+            held_states: Held-state library, its path, or None for the shipped one.
+            terminate_on_success: Whether success ends the episode.
+            engine: Physics engine.
+            num_threads: CPU threads; None: all usable cores.
+            render_mode: None or "rgb_array" (one picture per world).
+            camera: "overview", "hand" or "fixture".
+            width: Picture width, pixels.
+            height: Picture height, pixels.
+
+        Raises:
+            ValueError: On any unknown name or a non-positive number.
+        """
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}; expected at least 1")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
+        config = CoreConfig(
+            retention, interaction, start, held_split, held_states, terminate_on_success, engine, num_threads
+        )
+        self.core = BatchedCore(config, num_envs, max_episode_steps)
+        self.layout = self.core.layout
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {
+            "autoreset_mode": self.autoreset_mode, "render_modes": ["rgb_array"], "render_fps": RENDER_FPS,
+        }  # fmt: skip
+        self.render_mode = render_mode
+        self._picture = (camera, width, height)
+        self._renderer: OffscreenRenderer | None = None
+        self.single_observation_space = observation_space(self.core)
+        self.single_action_space = action_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._ended = np.zeros(num_envs, bool)
+        self._is_reset = False
+
+    @property
+    def interaction_start(self) -> NDArray[np.float64] | None:
+        """Normalised hand pose (28,) from which the interaction skill starts; None without one."""
+        task = self.core.interaction
+        return None if task is None else hand.normalize(task.start_pose)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, NDArray[Any]]]:
+        """Starts episodes.
+
+        Args:
+            seed: World i gets `seed + i`; a sequence gives each world its own seed, None leaves its generator.
+            options: `reset_mask` (N,) bool: only these worlds start anew; `state` (N, S): set these states;
+                `start`: "held" or "scratch"; `held_index` (N,): rows of the held-state library.
+
+        Returns:
+            Observations and infos of all worlds, also of those that were not reset.
+
+        Raises:
+            ValueError: On wrong shapes or unknown options.
+        """
+        options = check_options(options)
+        n = self.num_envs
+        mask = np.asarray(options.get("reset_mask", np.ones(n, bool)))
+        if mask.shape != (n,) or mask.dtype != np.bool_:
+            raise ValueError(f"reset_mask is {mask.dtype} of shape {mask.shape}; expected bool of shape ({n},)")
+        if not mask.any():
+            raise ValueError("reset_mask selects no world; expected at least one True")
+        seeds = [seed + i for i in range(n)] if isinstance(seed, int | np.integer) else seed
+        seeds = [None] * n if seeds is None else list(seeds)
+        if len(seeds) != n:
+            raise ValueError(f"seed has {len(seeds)} entries; expected one per world, {n}")
+        worlds = np.flatnonzero(mask)
+        self.core.seed(worlds, [seeds[i] for i in worlds])
+        if "state" in options:
+            self.core.set_state(np.asarray(options["state"], np.float64)[worlds], worlds)
+        else:
+            index = options.get("held_index")
+            index = None if index is None else np.asarray(index)[worlds]
+            self.core.reset(worlds, options.get("start"), index)
+        self._ended[worlds] = False
+        self._is_reset = True
+        return self.core.observe(), self.core.initial_info()
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Advances all worlds by one control step (40 ms).
+
+        Args:
+            actions: Normalised targets (N, 28).
+
+        Raises:
+            ValueError: On a wrong shape or a value that is not finite.
+            RuntimeError: Before the first reset, or under DISABLED autoreset on a world that has ended.
+        """
+        if not self._is_reset:
+            raise RuntimeError("step was called before reset")
+        fresh = self._before_step()
+        result = self.core.step(actions)
+        reward, terminated, truncated, info = result.reward, result.terminated, result.truncated, result.info
+        if fresh.size:
+            # NEXT_STEP: the action of a world that ended is ignored; its episode begins with this observation.
+            self.core.reset(fresh)
+            reward[fresh], terminated[fresh], truncated[fresh] = 0.0, False, False
+            for name, value in self.core.initial_info().items():
+                info[name][fresh] = value[fresh]
+        self._ended = terminated | truncated
+        observation = self.core.observe()
+        extra: dict[str, Any] = {}
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._ended.any():
+            ended = np.flatnonzero(self._ended)
+            extra = {"final_obs": observation, "final_info": dict(info)}
+            extra |= {"_final_obs": self._ended.copy(), "_final_info": self._ended.copy()}
+            self.core.reset(ended)
+            initial = self.core.initial_info()
+            info = {name: _replaced(value, initial[name], ended) for name, value in info.items()}
+            observation = self.core.observe()
+        return observation, reward, terminated, truncated, info | extra
+
+    def _before_step(self) -> NDArray[np.int64]:
+        """Worlds whose new episode begins with this step (NEXT_STEP only)."""
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            return np.flatnonzero(self._ended)
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
+            world = int(np.flatnonzero(self._ended)[0])
+            raise RuntimeError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
+        return np.zeros(0, np.int64)
+
+    def get_state(self) -> NDArray[np.float64]:
+        """Full states (N, S), fresh; setting them again continues bit by bit the same."""
+        return self.core.get_state()
+
+    def set_state(self, state: NDArray[np.float64], mask: NDArray[np.bool_] | None = None) -> None:
+        """Sets states (N, S) from `get_state`, in the worlds that `mask` (N,) selects."""
+        worlds = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)
+        self.core.set_state(np.asarray(state, np.float64)[worlds], worlds)
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """One RGB picture (height, width, 3) per world, or None without a render mode."""
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            self._renderer = OffscreenRenderer(self.core.scene.model, *self._picture)
+        return tuple(self._renderer.render(self.core.engine, world) for world in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Frees the renderer and the engine."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self.core.close()
+
+
+def _replaced(old: NDArray[Any], new: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    fresh = old.copy()
+    fresh[rows] = new[rows]
+    return fresh
