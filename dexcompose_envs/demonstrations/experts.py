@@ -110,7 +110,7 @@ class GraspExpert(Expert):
             x, y, _ = geometry["rod_axis"]
             yaw = float(np.arctan2(-x, y)) if y > 0 else float(np.arctan2(x, -y))
         turn = hand.euler_to_matrix([yaw, 0.0, 0.0])
-        euler = [*grasp.euler, yaw, 0.0, 0.0, *rng.normal(0.0, 0.015, 3)]
+        euler = rng.normal(grasp.euler, 0.015) + np.array([yaw, 0.0, 0.0])
 
         def pose(offset: NDArray[np.float64], fingers: NDArray[np.float64]) -> NDArray[np.float64]:
             wrist = hand.wrist_placing(center, grasp.palm_point, euler) + offset
@@ -159,7 +159,7 @@ class PushButtonExpert(Expert):
         euler = np.array([rng.uniform(-0.15, 0.15), rng.uniform(0.95, 1.20), rng.uniform(-0.1, 0.1)])
         fingers = start[6:].copy()
         index = slice(0, 4)
-        fingers[index] = [0.0, 0.05, 0.05, 0.05, *rng.normal(0.0, 0.01, 4)]
+        fingers[index] = rng.normal([0.0, 0.05, 0.05, 0.05], 0.01)
         # Fingers that would meet the button first are drawn in, as a pointing person does.
         for finger in ("MF", "RF", "LF"):
             flexion = slice(hand.finger_slice(finger).stop - 9, hand.finger_slice(finger).stop - 6)

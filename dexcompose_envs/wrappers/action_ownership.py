@@ -28,6 +28,7 @@ from dexcompose_envs.wrappers.common import (
     claimed_dimensions,
     last_observation,
     observation_layout,
+    recordable,
     reset_mask_of,
 )
 
@@ -57,7 +58,7 @@ class ActionOwnership(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env[Any, Any], mask: str | FingerMask, reference: Reference = "hold") -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, mask=str(mask), reference=reference)
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, mask=str(mask), reference=recordable(reference))
         gym.Wrapper.__init__(self, env)
         self._ownership = _Ownership(env, mask, reference)
         self._listener = EpisodeListener(reference, num_envs=1)
@@ -92,7 +93,7 @@ class ActionOwnershipVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstr
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], mask: str | FingerMask, reference: Reference = "hold") -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, mask=str(mask), reference=reference)
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, mask=str(mask), reference=recordable(reference))
         VectorWrapper.__init__(self, env)
         self._ownership = _Ownership(env, mask, reference)
         self._listener = EpisodeListener(reference, self.num_envs, autoreset_mode(env))
@@ -160,8 +161,8 @@ class _Ownership:
         if self._constant is not None:
             return self._constant
         if self._function is not None:
-            targets = np.asarray(self._function(observation), dtype=np.float64)
-            shape = (NUM_FINGER_JOINTS,) if targets.ndim == 1 else (*batch, NUM_FINGER_JOINTS)
+            targets = self._function(observation)
+            shape = (NUM_FINGER_JOINTS,) if np.ndim(targets) == 1 else (*batch, NUM_FINGER_JOINTS)
             return _normalize(check_array("the reference function's result (rad)", targets, shape))
         hold = observation["context"][..., self._hold]
         if not hold.any(axis=-1).all():

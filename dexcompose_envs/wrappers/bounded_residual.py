@@ -27,6 +27,7 @@ from dexcompose_envs.wrappers.common import (
     check_array,
     claimed_dimensions,
     last_observation,
+    recordable,
     reset_mask_of,
     wrapper_chain,
 )
@@ -66,7 +67,7 @@ class BoundedResidual(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env[Any, Any], base_policy: BasePolicy, bound: ArrayLike) -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=bound)
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=recordable(bound))
         gym.Wrapper.__init__(self, env)
         self._residual = _Residual(env, base_policy, bound)
         self._listener = EpisodeListener(base_policy, num_envs=1)
@@ -101,7 +102,7 @@ class BoundedResidualVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstr
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], base_policy: BasePolicy, bound: ArrayLike) -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=bound)
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=recordable(bound))
         VectorWrapper.__init__(self, env)
         self._residual = _Residual(env, base_policy, bound)
         self._listener = EpisodeListener(base_policy, self.num_envs, autoreset_mode(env))
@@ -165,14 +166,12 @@ class _Residual:
 
     def _check_bound(self, bound: ArrayLike) -> NDArray[np.float32]:
         """The bound of each residual dimension (D,)."""
-        values = np.asarray(bound, dtype=np.float32)
-        if values.ndim == 0:
-            values = np.full(self.indices.size, values)
-        elif values.shape == (NUM_ACTIONS,):
-            values = values[self.indices]
-        if values.shape != self.indices.shape:
-            raise ValueError(f"bound has shape {values.shape}; expected one number or {NUM_ACTIONS} of them")
-        refused = ~np.isfinite(values) | (values < 0)
-        if refused.any():
-            raise ValueError(f"bound is {values[refused][0]}; expected finite numbers of at least 0")
-        return values
+        shape = np.shape(bound)
+        if shape not in ((), (NUM_ACTIONS,), self.indices.shape):
+            raise ValueError(f"bound has shape {shape}; expected one number or {NUM_ACTIONS} of them")
+        values = check_array("bound", bound, shape)
+        if (values < 0).any():
+            raise ValueError(f"bound is {values.min()}; expected numbers of at least 0")
+        if values.shape == (NUM_ACTIONS,):
+            return values[self.indices]
+        return np.broadcast_to(values, self.indices.shape).copy()

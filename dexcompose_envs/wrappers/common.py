@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,13 +28,21 @@ def check_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[
     Raises:
         ValueError: With the name, what came and what was expected.
     """
-    array = np.asarray(value, dtype=np.float32)
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {reprlib.repr(value)}; expected numbers of shape {shape}") from None
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
     if not np.isfinite(array).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} is {array[index]} at index {index}; expected finite numbers")
     return array
+
+
+def recordable(value: object) -> object:
+    """An argument as `RecordConstructorArgs` should keep it: arrays as lists, so that the spec can be written as JSON."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def wrapper_chain(env: AnyEnv) -> Iterator[Any]:
