@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexcompose_envs import hand, phases
+from dexcompose_envs import base_shake, hand, phases
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.observations import (
     FIXTURE_CONTEXT,
@@ -42,6 +42,7 @@ class CoreConfig:
         held_split: Part of the held-state library that resets draw from: "all", "train" or "test".
         held_states: Library, path or None for the shipped one.
         terminate_on_success: Whether success ends the episode.
+        base_shake: Scale of the wrist's tremble, see `base_shake.py`; None: 1 for composites and 0 for single skills.
         engine: Physics engine, see `physics.make_engine`.
         num_threads: CPU threads of the engine; None: all usable cores.
     """
@@ -52,6 +53,7 @@ class CoreConfig:
     held_split: str = "all"
     held_states: HeldStateLibrary | str | Path | None = None
     terminate_on_success: bool = True
+    base_shake: float | None = None
     engine: str = "mujoco"
     num_threads: int | None = None
 
@@ -101,6 +103,9 @@ class BatchedCore:
         self._check_start(self.start)
         if config.held_split not in SPLITS:
             raise ValueError(f"unknown held_split {config.held_split!r}; expected one of {', '.join(SPLITS)}")
+        self.base_shake = float(self.is_composite) if config.base_shake is None else config.base_shake
+        if not 0.0 <= self.base_shake <= 5.0:
+            raise ValueError(f"base_shake is {config.base_shake}; expected a scale between 0 and 5")
         self.default_steps = self._default_steps()
         self.max_episode_steps = self.default_steps if max_episode_steps is None else max_episode_steps
         if self.max_episode_steps < 1:
@@ -116,6 +121,7 @@ class BatchedCore:
 
         self._rngs = [np.random.default_rng() for _ in range(n)]
         self._elapsed = np.zeros(n, np.int64)
+        self._shake = np.zeros((n, *base_shake.SHAPE))
         self._previous_action = np.zeros((n, hand.NUM_ACTIONS))
         self._reference = np.zeros((n, hand.NUM_FINGER_JOINTS))
         self._hold_target = np.zeros((n, 3))
@@ -199,6 +205,7 @@ class BatchedCore:
         rows = np.full(count, -1, np.int64)
         for i, world in enumerate(worlds):
             rng = self._rngs[world]
+            self._shake[world] = base_shake.sample(rng, self.base_shake)
             if fixture_pose is not None:
                 assert self.interaction is not None
                 fixture_pose[i] = self.interaction.sample_fixture(rng)
@@ -243,7 +250,9 @@ class BatchedCore:
             ValueError: On a wrong shape or a value that is not finite.
         """
         actions = check_actions(actions, self.num_worlds)
-        diverged = self.engine.step(hand.denormalize(actions))
+        targets = hand.denormalize(actions)
+        targets[:, : hand.NUM_WRIST] += base_shake.offset(self._shake, self._elapsed)
+        diverged = self.engine.step(np.clip(targets, hand.ACTION_LOW, hand.ACTION_HIGH))
         self._elapsed += 1
         self._previous_action = actions
         if diverged.any():
@@ -314,15 +323,16 @@ class BatchedCore:
         outcome = np.full(self.num_worlds, phases.ONGOING)
         outcome[truncated & ~success] = phases.B_FAIL
         by_phase = np.array([phases.LOST_INIT, phases.LOST_TRANSITION, phases.LOST_DROP])
-        outcome[lost] = by_phase[self._phase()][lost]
+        # The phase of the action just executed, not of the next one.
+        outcome[lost] = by_phase[self._phase(self._elapsed - 1)][lost]
         outcome[success] = phases.SUCCESS
         return outcome
 
-    def _phase(self) -> NDArray[np.int64]:
+    def _phase(self, elapsed: NDArray[np.int64]) -> NDArray[np.int64]:
         """Index into `phases.PHASES` (N,). Single skills know one phase only: interact for B, hold for A."""
         if not self.is_composite:
             return np.full(self.num_worlds, 0 if self.interaction is None else 2)
-        return np.digitize(self._elapsed, [phases.HOLD_STEPS, phases.INTERACT_FROM])
+        return np.digitize(elapsed, [phases.HOLD_STEPS, phases.INTERACT_FROM])
 
     def _sensors(self) -> dict[str, NDArray[np.float64]]:
         data = self.engine.sensordata
@@ -335,7 +345,7 @@ class BatchedCore:
             previous_action=self._previous_action,
             reference=self._reference,
             hold_target=self._hold_target,
-            phase=np.eye(len(phases.PHASES))[self._phase()],
+            phase=np.eye(len(phases.PHASES))[self._phase(self._elapsed)],
             joint_low=hand.ACTION_LOW,
             joint_span=hand.ACTION_HIGH - hand.ACTION_LOW,
             force_limit=hand.FORCE_LIMITS,
@@ -364,7 +374,7 @@ class BatchedCore:
     def _memory(self) -> list[NDArray[Any]]:
         """Everything but physics that an episode carries, each (N,) or (N, k)."""
         return [
-            self._elapsed, self._previous_action, self._reference, self._hold_target, self._is_held_start,
+            self._elapsed, self._shake, self._previous_action, self._reference, self._hold_target, self._is_held_start,
             self._streak, self._done_since, self._best_progress, self._outcome, self.engine.sensordata,
         ]  # fmt: skip
 

@@ -30,7 +30,7 @@ def action_space() -> spaces.Box:
     return spaces.Box(-1.0, 1.0, (hand.NUM_ACTIONS,), np.float32)
 
 
-class DexComposeEnv(gym.Env[Any, Any]):
+class DexComposeEnv(gym.Env[Any, Any], gym.utils.EzPickle):
     """One floating Shadow Hand that keeps an object (skill A) and works a fixture (skill B).
 
     ## Action space
@@ -53,7 +53,8 @@ class DexComposeEnv(gym.Env[Any, Any]):
 
     ## Episode end
     Terminated on success, or when the object of a held start is further than 5 cm from its hold target in the palm
-    frame or lower than 3 cm above the table. Truncated after `max_episode_steps`. `info["outcome"]` indexes `OUTCOMES`.
+    frame or lower than 3 cm above the table. Truncated after `max_episode_steps`. `info["outcome"]` indexes `OUTCOMES`;
+    "b_fail" is reported at the task's own length, whatever limit `gym.make` was given.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS}  # noqa: RUF012 (Gymnasium's own protocol)
@@ -67,6 +68,7 @@ class DexComposeEnv(gym.Env[Any, Any]):
         held_split: str = "all",
         held_states: HeldStateLibrary | str | Path | None = None,
         terminate_on_success: bool = True,
+        base_shake: float | None = None,
         engine: str = "mujoco",
         render_mode: str | None = None,
         camera: str = "overview",
@@ -82,6 +84,7 @@ class DexComposeEnv(gym.Env[Any, Any]):
             held_split: Part of the held-state library to start from.
             held_states: Held-state library, its path, or None for the shipped one.
             terminate_on_success: Whether success ends the episode.
+            base_shake: Scale of the wrist's tremble; None: 1 for composites, 0 for single skills.
             engine: Physics engine.
             render_mode: None or "rgb_array".
             camera: "overview", "hand" or "fixture".
@@ -93,8 +96,21 @@ class DexComposeEnv(gym.Env[Any, Any]):
         """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
+        gym.utils.EzPickle.__init__(
+            self, retention, interaction, start=start, held_split=held_split, held_states=held_states,
+            terminate_on_success=terminate_on_success, base_shake=base_shake, engine=engine, render_mode=render_mode,
+            camera=camera, width=width, height=height,
+        )  # fmt: skip
         config = CoreConfig(
-            retention, interaction, start, held_split, held_states, terminate_on_success, engine, num_threads=1
+            retention,
+            interaction,
+            start,
+            held_split,
+            held_states,
+            terminate_on_success,
+            base_shake,
+            engine,
+            num_threads=1,
         )
         self.core = BatchedCore(config, 1)
         self.layout = self.core.layout
@@ -117,8 +133,6 @@ class DexComposeEnv(gym.Env[Any, Any]):
         super().reset(seed=seed)
         options = check_options(options)
         worlds = np.zeros(1, np.int64)
-        if self.spec is not None and self.spec.max_episode_steps is not None:
-            self.core.max_episode_steps = self.spec.max_episode_steps
         self.core.seed(worlds, [seed])
         if "state" in options:
             self.core.set_state(np.asarray(options["state"], np.float64).reshape(1, -1), worlds)
@@ -142,8 +156,9 @@ class DexComposeEnv(gym.Env[Any, Any]):
         if action.shape != (hand.NUM_ACTIONS,):
             raise ValueError(f"action has shape {action.shape}; expected ({hand.NUM_ACTIONS},)")
         result = self.core.step(action[None])
-        done = (float(result.reward[0]), bool(result.terminated[0]), bool(result.truncated[0]))
-        return self._observe(), *done, _first(result.info)
+        # `gym.make` adds a TimeLimit with the same default, and a limit of the user's must be able to exceed ours.
+        truncated = bool(result.truncated[0]) and self.spec is None
+        return self._observe(), float(result.reward[0]), bool(result.terminated[0]), truncated, _first(result.info)
 
     def _observe(self) -> dict[str, NDArray[np.float32]]:
         return {key: value[0] for key, value in self.core.observe().items()}

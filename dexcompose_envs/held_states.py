@@ -1,4 +1,4 @@
-"""The held-state library (SPEC Eq. 4): states in which a retention skill has succeeded and the object is held.
+"""The held-state library (Eq. 4): states in which a retention skill has succeeded and the object is held.
 
 A composed rollout starts from one of these states (Eq. 2), so the library is data of the environments and ships with
 them under `dexcompose_envs/data/held_states/<skill>.npz`. `dexcompose_agents.held_state_collection` makes it.
@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,8 +51,13 @@ COLUMNS: dict[str, int | None] = {
 """Name and width of every column; None: any width, and the column may be missing."""
 
 LEVELS = 65535
-Split = Literal["all", "train", "test"]
+FOLDER_VARIABLE = "DEXCOMPOSE_HELD_STATES"
+"""Environment variable: folder of `<skill>.npz` files to use instead of those that ship."""
 _QUATERNION = slice(3, 7)
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, LookupError, TypeError, ValueError, RuntimeError,
+)  # fmt: skip
+"""What NumPy, zip and JSON raise on spoilt bytes."""
 
 
 class HeldStateError(ValueError):
@@ -251,7 +257,7 @@ class HeldStateLibrary:
         """Read a library.
 
         Args:
-            source: path of an `.npz` file, or the name of a skill whose library ships with the package.
+            source: path of an `.npz` file, or the name of a skill whose library lies in `held_states_folder()`.
             env_version: version the caller runs; None skips the check.
             model_hash: hash of the physics model the caller runs; None skips the check.
 
@@ -299,10 +305,23 @@ def dequantise(codes: NDArray[np.int16], limits: NDArray[np.float64]) -> NDArray
     return np.clip(low + (high - low) * ((codes.astype(np.float64) + 32768.0) / LEVELS), low, high)
 
 
+def held_states_folder() -> Path:
+    """Folder that skill names refer to: the one in `DEXCOMPOSE_HELD_STATES`, else the one that ships.
+
+    Raises:
+        HeldStateError: where the variable doesn't name a folder.
+    """
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if not chosen:
+        return Path(str(resources.files("dexcompose_envs"))) / "data" / "held_states"
+    if not Path(chosen).is_dir():
+        raise HeldStateError(f"{FOLDER_VARIABLE} is {chosen!r}; expected a folder with <skill>.npz files")
+    return Path(chosen)
+
+
 def shipped_skills() -> tuple[str, ...]:
-    """Skills whose libraries ship with the package, sorted."""
-    folder = resources.files("dexcompose_envs").joinpath("data", "held_states")
-    return tuple(sorted(item.name[:-4] for item in folder.iterdir() if item.name.endswith(".npz")))
+    """Skills whose libraries lie in `held_states_folder()`, sorted."""
+    return tuple(sorted(path.stem for path in held_states_folder().glob("*.npz")))
 
 
 def _is_skill_name(source: str | Path) -> bool:
@@ -313,8 +332,7 @@ def _read(source: str | Path) -> tuple[str, bytes]:
     """A name for messages, and the file's bytes."""
     try:
         if _is_skill_name(source):
-            item = resources.files("dexcompose_envs").joinpath("data", "held_states", f"{source}.npz")
-            return f"{source}.npz", item.read_bytes()
+            return f"{source}.npz", (held_states_folder() / f"{source}.npz").read_bytes()
         return str(source), Path(source).read_bytes()
     except FileNotFoundError:
         known = ", ".join(shipped_skills()) or "none yet"
@@ -344,7 +362,7 @@ def _unpack(data: bytes, where: str) -> tuple[Manifest, dict[str, NDArray[Any]]]
             raise HeldStateError(f"held states in {where}: manifest says {stored['count']} states, columns {counts}")
     except HeldStateError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         detail = " ".join(str(error).split())[:120]
         raise HeldStateError(
             f"held-state file {where} is truncated or corrupt ({len(data)} bytes; {type(error).__name__}: {detail})"

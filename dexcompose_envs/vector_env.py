@@ -41,6 +41,7 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         held_split: str = "all",
         held_states: HeldStateLibrary | str | Path | None = None,
         terminate_on_success: bool = True,
+        base_shake: float | None = None,
         engine: str = "mujoco",
         num_threads: int | None = None,
         render_mode: str | None = None,
@@ -60,6 +61,7 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
             held_split: Part of the held-state library to start from.
             held_states: Held-state library, its path, or None for the shipped one.
             terminate_on_success: Whether success ends the episode.
+            base_shake: Scale of the wrist's tremble; None: 1 for composites, 0 for single skills.
             engine: Physics engine.
             num_threads: CPU threads; None: all usable cores.
             render_mode: None or "rgb_array" (one picture per world).
@@ -75,7 +77,15 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
         config = CoreConfig(
-            retention, interaction, start, held_split, held_states, terminate_on_success, engine, num_threads
+            retention,
+            interaction,
+            start,
+            held_split,
+            held_states,
+            terminate_on_success,
+            base_shake,
+            engine,
+            num_threads,
         )
         self.core = BatchedCore(config, num_envs, max_episode_steps)
         self.layout = self.core.layout
@@ -128,13 +138,13 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         if len(seeds) != n:
             raise ValueError(f"seed has {len(seeds)} entries; expected one per world, {n}")
         worlds = np.flatnonzero(mask)
+        state = self._per_world(options, "state", np.floating)
+        index = self._per_world(options, "held_index", np.integer)
         self.core.seed(worlds, [seeds[i] for i in worlds])
-        if "state" in options:
-            self.core.set_state(np.asarray(options["state"], np.float64)[worlds], worlds)
+        if state is not None:
+            self.core.set_state(state[worlds], worlds)
         else:
-            index = options.get("held_index")
-            index = None if index is None else np.asarray(index)[worlds]
-            self.core.reset(worlds, options.get("start"), index)
+            self.core.reset(worlds, options.get("start"), None if index is None else index[worlds])
         self._ended[worlds] = False
         self._is_reset = True
         return self.core.observe(), self.core.initial_info()
@@ -174,6 +184,17 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
             info = {name: _replaced(value, initial[name], ended) for name, value in info.items()}
             observation = self.core.observe()
         return observation, reward, terminated, truncated, info | extra
+
+    def _per_world(self, options: dict[str, Any], name: str, kind: type[Any]) -> NDArray[Any] | None:
+        """A reset option with one row per world, or None if it isn't given."""
+        if options.get(name) is None:
+            return None
+        value = np.asarray(options[name])
+        if value.ndim == 0 or len(value) != self.num_envs or not np.issubdtype(value.dtype, kind):
+            raise ValueError(
+                f"{name} is {value.dtype} of shape {value.shape}; expected {kind.__name__} with {self.num_envs} rows"
+            )
+        return value
 
     def _before_step(self) -> NDArray[np.int64]:
         """Worlds whose new episode begins with this step (NEXT_STEP only)."""

@@ -100,6 +100,7 @@ class MujocoCPU:
         data = self._datas[0]
         for row, world in enumerate(worlds):
             mujoco.mj_resetData(self.model, data)
+            data.time = CONTROL_STEP  # never 0, to which MuJoCo sets the clock of a diverged world
             data.qpos[:], data.qvel[:], data.ctrl[:] = qpos[row], qvel[row], targets[row]
             if fixture_pose is not None:
                 data.mocap_pos[0], data.mocap_quat[0] = fixture_pose[row, :3], fixture_pose[row, 3:]

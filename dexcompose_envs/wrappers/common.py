@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 Observation = Mapping[str, NDArray[Any]]
-Seed = int | Sequence[int] | None
+Seed = int | Sequence[int | None] | None
 
 
 def box(size: int) -> gym.spaces.Box:
@@ -41,7 +41,7 @@ def check_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[
 
 
 def recordable(value: object) -> object:
-    """An argument as `RecordConstructorArgs` should keep it: arrays as lists, so that the spec can be written as JSON."""
+    """An argument as `RecordConstructorArgs` should keep it: arrays as lists, so that specs can be written as JSON."""
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
@@ -128,8 +128,9 @@ class EpisodeListener:
             self._policy.reset(self._num_envs)
         else:
             self._restart(np.arange(self._num_envs))
-        if seed is not None and hasattr(self._policy, "seed_envs"):
-            self._policy.seed_envs(seed + np.arange(self._num_envs) if isinstance(seed, int) else np.asarray(seed))
+        seeds = [seed + i for i in range(self._num_envs)] if isinstance(seed, int) else seed
+        if seeds is not None and None not in seeds and hasattr(self._policy, "seed_envs"):
+            self._policy.seed_envs(np.asarray(seeds))
 
     def step(self, done: NDArray[np.bool_]) -> None:
         """Passes on a step after which the worlds in `done` (N,) were finished."""

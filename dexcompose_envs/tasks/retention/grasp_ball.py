@@ -26,7 +26,7 @@ class GraspBall(RetentionTask):
     THRESHOLD = 0.05
     REACH = 0.10
     SPREAD = 0.03
-    FRICTION = SurfaceFriction(sliding=0.6, torsional=0.01, rolling=0.002, condim=6)
+    FRICTION = SurfaceFriction(sliding=0.65, rolling=0.002, condim=6)
 
     def add_object(self, spec: mujoco.MjSpec) -> None:
         """Adds the ball."""

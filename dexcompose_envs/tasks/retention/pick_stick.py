@@ -13,22 +13,22 @@ from dexcompose_envs.tasks.base import OBJECT, RetentionTask, SurfaceFriction
 
 
 class PickStick(RetentionTask):
-    """A wooden rod lying on the table, lifted and kept level.
+    """A wooden rod of 36 mm by 170 mm and 200 g that lies on the table, lifted and kept level.
 
     Success: the rod's centre is at least `MIN_HEIGHT` = 0.12 m above the table, within 10 cm of the palm centre, and
     its axis within 30 degrees of level, for 10 control steps in a row. The rod starts within +-3 cm and +-25 degrees.
     """
 
     name = "PickStick"
-    RADIUS = 0.0150
-    HALF_LENGTH = 0.09
-    MASS = 0.15
+    RADIUS = 0.018
+    HALF_LENGTH = 0.085
+    MASS = 0.20
     MIN_HEIGHT = 0.12
     REACH = 0.10
     MAX_TILT = np.pi / 6
     SPREAD = 0.03
     MAX_YAW = np.deg2rad(25.0)
-    FRICTION = SurfaceFriction(sliding=0.7)
+    FRICTION = SurfaceFriction(sliding=0.65, rolling=1e-3, condim=6)
 
     def add_object(self, spec: mujoco.MjSpec) -> None:
         """Adds the rod; its axis is the body's z axis."""

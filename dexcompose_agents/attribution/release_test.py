@@ -1,0 +1,291 @@
+"""The release test (Eq. 5 / 15): which fingers may let go of a held object?
+
+For every candidate mask, K rollouts start from held states drawn uniformly with replacement. The preserved fingers keep
+their reference targets `q_ref` while the released ones open within T control steps:
+
+    q_test(t) = mbar * q_ref + (1 - mbar) * [(1 - lam) * q_ref + lam * q_open],   lam = t / T,  t = 1..T
+
+A rollout is *retained* if, at the end, the object is within `d_ret` of its hold target in the palm frame and at
+least 0.03 m above the table (`phases.DROP_HEIGHT`), and was never lost on the way; it has a *clean release* if every
+released finger's contact force on the object stays below `F_min` over the last 20 steps, retained or not.
+
+**Base motion is our addition.** With `motion="shake"` the wrist moves as it will in a composite while the fingers
+open: it pitches by 1.1 rad from its hold pose during steps 20 to 60 (fingers point down, as for pressing a button),
+swings by +-5 cm in a random horizontal direction (one sine period, steps 40 to 90) and is still for the last 10 steps.
+Otherwise a grasp that only the direction of gravity keeps would pass. `motion="still"` is the test as the paper has it.
+
+Rollout `k` uses the same held state, swing direction and episode seed for every mask (common random numbers), so
+masks differ by what they do and not by what they drew; nothing depends on `num_envs`. A world that diverges counts as
+neither retained nor clean and is reported in its own column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+import dexcompose_envs  # noqa: F401  (registers the environments)
+from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
+from dexcompose_envs import hand
+from dexcompose_envs.files import atomic_write, check_writable_dir
+from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.ownership import FingerMask
+
+MOTIONS = ("shake", "still")
+LENGTH_SCALE, FORCE_SCALE = 10.0, 0.1
+"""Scales of the observation terms `palm_offset` (m) and `finger_contact` (N)."""
+Progress = Callable[[int, int], None]
+"""Called with (control steps done, control steps in all)."""
+
+
+@dataclass(frozen=True)
+class ReleaseTestConfig:
+    """Settings of the release test; the defaults are the paper's, and ours for the base motion."""
+
+    steps: int = 100
+    """T: control steps in which released fingers open."""
+    rollouts: int = 100
+    """K: rollouts per mask."""
+    retain_distance: float = 0.05
+    """d_ret (m): largest distance of a retained object from its hold target in the palm frame; at most 0.05."""
+    clean_force: float = 0.1
+    """F_min (N): a released finger with less contact force than this has let go."""
+    clean_steps: int = 20
+    """Control steps at the end over which released fingers must stay below F_min."""
+    motion: str = "shake"
+    """Base motion: "shake" (pitch and swing) or "still"."""
+    pitch: float = 1.1
+    """Pitch of the wrist (rad) under "shake", reached linearly over the pitch window."""
+    pitch_window: tuple[int, int] = (20, 60)
+    """Control steps in which the wrist pitches."""
+    swing: float = 0.05
+    """Amplitude of the horizontal swing (m) under "shake": one sine period over the swing window."""
+    swing_window: tuple[int, int] = (40, 90)
+    """Control steps of the swing."""
+    split: str = "all"
+    """Part of the held-state library that states are drawn from: "all", "train" or "test"."""
+    seed: int = 0
+    """Seed of the drawn states, swing directions and episodes."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that don't make a test."""
+        if self.motion not in MOTIONS:
+            raise ValueError(f"motion is {self.motion!r}, expected one of {', '.join(MOTIONS)}")
+        for name in ("steps", "rollouts", "clean_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected at least 1")
+        if self.clean_steps > self.steps:
+            raise ValueError(f"clean_steps is {self.clean_steps}, expected at most steps = {self.steps}")
+        if not 0.0 < self.retain_distance <= 0.05:
+            raise ValueError(f"retain_distance is {self.retain_distance!r} m, expected above 0 and at most 0.05")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What rollout k draws, the same for every mask: held state, swing direction (rad), episode seed."""
+
+    held_index: int
+    direction: float
+    episode_seed: int
+
+
+def draw_rollout(library: HeldStateLibrary, config: ReleaseTestConfig, k: int) -> Draw:
+    """The draw of rollout `k`: depends on the seed and `k` only."""
+    rng = np.random.default_rng([config.seed, k])
+    index = int(library.sample(rng, config.split))
+    return Draw(index, float(rng.uniform(0.0, 2.0 * np.pi)), int(rng.integers(2**31)))
+
+
+def base_motion(config: ReleaseTestConfig, directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Wrist target offsets (N, T, 6), m and rad, after steps 1..T, for swing directions (N,)."""
+    offsets = np.zeros((len(directions), config.steps, hand.NUM_WRIST))
+    if config.motion == "still":
+        return offsets
+    t = np.arange(1, config.steps + 1)
+    (pitch_from, pitch_to), (swing_from, swing_to) = config.pitch_window, config.swing_window
+    ramp = np.clip((t - pitch_from) / max(pitch_to - pitch_from, 1), 0.0, 1.0)
+    swing = np.sin(2 * np.pi * np.clip((t - swing_from) / max(swing_to - swing_from, 1), 0.0, 1.0))
+    offsets[:, :, hand.WRIST_JOINTS.index("WRY")] = config.pitch * ramp
+    offsets[:, :, 0] = config.swing * np.cos(directions)[:, None] * swing
+    offsets[:, :, 1] = config.swing * np.sin(directions)[:, None] * swing
+    return offsets
+
+
+def finger_targets(reference: NDArray[np.float64], preserved: NDArray[np.bool_], steps: int) -> NDArray[np.float64]:
+    """Eq. 5 / 15: finger targets (N, T, 22) in rad for `q_ref` (N, 22) and expanded masks `mbar` (N, 22)."""
+    lam = (np.arange(1, steps + 1) / steps)[None, :, None]
+    opening = (1.0 - lam) * reference[:, None] + lam * hand.OPEN_FINGERS
+    return np.where(preserved[:, None], reference[:, None], opening)
+
+
+def run_release_test(
+    skill: str,
+    config: ReleaseTestConfig | None = None,
+    *,
+    library: HeldStateLibrary | None = None,
+    masks: Sequence[FingerMask] | None = None,
+    num_envs: int = 64,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    make_env: Callable[..., VectorEnv[Any, Any, Any]] = gym.make_vec,
+    env_kwargs: dict[str, Any] | None = None,
+) -> list[MaskResult]:
+    """Runs the release test of a retention skill.
+
+    Args:
+        skill: retention skill, for example `"GraspBall"`.
+        config: settings; None for the defaults.
+        library: held states; None for the ones that ship with the package.
+        masks: masks to test; None for all 30 candidates.
+        num_envs: worlds stepped at once; the result doesn't depend on it.
+        out: folder for `release_test.csv` (rewritten whenever a mask is complete), `release_test.json` (settings)
+            and `release_test.png`. Masks already in the table are not run again.
+        progress: called after every control step of all worlds.
+        make_env: `gym.make_vec`, or something that takes the same arguments.
+        env_kwargs: further keyword arguments of the environment, such as `num_threads`.
+
+    Returns:
+        One row per mask, in the order given.
+
+    Raises:
+        ValueError: where `out` holds a test with other settings.
+        HeldStateError: where the skill has no usable held states.
+        OSError: where `out` can't be written.
+    """
+    config = config or ReleaseTestConfig()
+    library = library or HeldStateLibrary.load(skill)
+    masks = list(masks if masks is not None else FingerMask.candidates())
+    finished = {} if out is None else _open_folder(Path(out), skill, config, library)
+    remaining = [mask for mask in masks if mask not in finished]
+    draws = [draw_rollout(library, config, k) for k in range(config.rollouts)]
+    jobs = [(mask, k) for mask in remaining for k in range(config.rollouts)]
+    verdicts: dict[FingerMask, list[tuple[bool, bool, bool]]] = {mask: [] for mask in remaining}
+
+    def complete(mask: FingerMask) -> None:
+        retained, clean, unstable = (sum(column) for column in zip(*verdicts[mask], strict=True))
+        finished[mask] = MaskResult(mask, retained, clean, config.rollouts, unstable)
+        if out is not None:
+            write_csv(Path(out) / "release_test.csv", [finished[m] for m in _in_order(finished)])
+
+    if jobs:
+        width = min(num_envs, len(jobs))
+        venv = make_env(
+            f"DexCompose/{skill}-v0",
+            num_envs=width,
+            start="held",
+            held_states=library,
+            terminate_on_success=False,
+            max_episode_steps=config.steps + 1,
+            autoreset_mode=AutoresetMode.DISABLED,
+            **(env_kwargs or {}),
+        )
+        try:
+            for start in range(0, len(jobs), width):
+                wave = jobs[start : start + width]
+                padded = wave + [wave[-1]] * (width - len(wave))
+
+                def step_done(t: int, start: int = start, size: int = len(wave)) -> None:
+                    if progress is not None:
+                        progress(start * config.steps + t * size, len(jobs) * config.steps)
+
+                judged = _run_wave(venv, library, config, padded, [draws[k] for _, k in padded], step_done)
+                for (mask, _), verdict in zip(wave, judged, strict=False):
+                    verdicts[mask].append(verdict)
+                    if len(verdicts[mask]) == config.rollouts:
+                        complete(mask)
+        finally:
+            venv.close()
+    results = [finished[mask] for mask in masks]
+    if out is not None and results:
+        draw_heat_map(Path(out) / "release_test.png", results, f"Release test of {skill}, base motion: {config.motion}")
+    return results
+
+
+def _run_wave(
+    venv: VectorEnv[Any, Any, Any],
+    library: HeldStateLibrary,
+    config: ReleaseTestConfig,
+    jobs: Sequence[tuple[FingerMask, int]],
+    draws: Sequence[Draw],
+    step_done: Callable[[int], None],
+) -> list[tuple[bool, bool, bool]]:
+    """One rollout in every world: (retained, clean, unstable) of each."""
+    held = np.array([draw.held_index for draw in draws], dtype=np.int64)
+    states = library.take(held)
+    released = ~np.stack([mask.bits for mask, _ in jobs])
+    preserved_joints = np.stack([mask.joint_mask() for mask, _ in jobs])
+    targets = np.empty((len(jobs), config.steps, hand.NUM_ACTIONS))
+    targets[..., : hand.NUM_WRIST] = states["control"][:, None, : hand.NUM_WRIST]
+    targets[..., : hand.NUM_WRIST] += base_motion(config, np.array([draw.direction for draw in draws]))
+    targets[..., hand.NUM_WRIST :] = finger_targets(states["reference"], preserved_joints, config.steps)
+    actions = np.clip(hand.normalize(targets), -1.0, 1.0).astype(np.float32)
+
+    seeds: Any = [draw.episode_seed for draw in draws]
+    venv.reset(seed=seeds, options={"start": "held", "held_index": held})
+    terms = getattr(venv.unwrapped, "layout")["context"]  # noqa: B009  (not in the base class's type)
+    loudest = np.zeros(len(jobs))
+    lost = np.zeros(len(jobs), dtype=bool)
+    unstable = np.zeros(len(jobs), dtype=bool)
+    retained = np.zeros(len(jobs), dtype=bool)
+    for t in range(1, config.steps + 1):
+        observation, _, terminated, _, info = venv.step(actions[:, t - 1])
+        context = np.asarray(observation["context"], dtype=np.float64)
+        force = np.where(released, context[:, terms["finger_contact"]] / FORCE_SCALE, 0.0).max(axis=1)
+        if t > config.steps - config.clean_steps:
+            loudest = np.maximum(loudest, force)
+        offset = np.linalg.norm(context[:, terms["palm_offset"]] / LENGTH_SCALE, axis=1)
+        retained = np.asarray(info["task_a_held"], dtype=bool) & (offset < config.retain_distance)
+        unstable |= np.asarray(info.get("unstable", unstable), dtype=bool)
+        ended = np.asarray(terminated, dtype=bool)
+        lost |= ended
+        if ended.any() and t < config.steps:
+            # A lost object ends the episode; going on from the same state shows whether the fingers let go of it.
+            state = getattr(venv.unwrapped, "get_state")()  # noqa: B009
+            venv.reset(options={"reset_mask": ended, "state": state})
+        step_done(t)
+    retained &= ~unstable & ~lost
+    clean = (loudest < config.clean_force) & ~unstable
+    return [(bool(a), bool(b), bool(c)) for a, b, c in zip(retained, clean, unstable, strict=True)]
+
+
+def _in_order(finished: dict[FingerMask, MaskResult]) -> list[FingerMask]:
+    """Candidates in their fixed order, then any other mask."""
+    known = [mask for mask in FingerMask.candidates() if mask in finished]
+    return known + [mask for mask in finished if mask not in known]
+
+
+def _open_folder(
+    folder: Path, skill: str, config: ReleaseTestConfig, library: HeldStateLibrary
+) -> dict[FingerMask, MaskResult]:
+    """Masks already tested in the folder, which must have been made with the same settings."""
+    check_writable_dir(folder)
+    settings = {
+        "skill": skill,
+        **asdict(config),
+        "held_states": len(library),
+        "env_version": library.manifest.env_version,
+        "model_hash": library.manifest.model_hash,
+        "policy_hash": library.manifest.policy_hash,
+    }
+    settings = json.loads(json.dumps(settings))
+    path, table = folder / "release_test.json", folder / "release_test.csv"
+    if path.exists() and table.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        other = sorted(key for key in settings.keys() | stored.keys() if settings.get(key) != stored.get(key))
+        if other:
+            key = other[0]
+            raise ValueError(
+                f"{folder} holds a release test with {key} = {stored.get(key)!r}, this one has {settings.get(key)!r}; "
+                "give another folder or remove the old test"
+            )
+        return {result.mask: result for result in read_csv(table)}
+    atomic_write(path, json.dumps(settings, indent=2) + "\n")
+    return {}

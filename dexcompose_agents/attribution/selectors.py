@@ -1,0 +1,266 @@
+"""Choosing the ownership mask of a pair from the release test (Eq. 6): `heuristic` and `utility`.
+
+A selector sees the candidates with their measurements and the pair's description, and answers with one of them and a
+sentence that says why. `heuristic` is the paper's baseline (Eq. 17). `utility` is our answer to Eq. 6:
+
+    U(m) = low(P_ret(m))^r * P_clean(m)^a * eta_B(m)^b
+
+It reads as an expected composite success: the chance that A's object stays (the lower end of its 95 % interval, so that
+100 rollouts' luck doesn't decide), times the chance that the released fingers really are free, times how much of what B
+needs the mask leaves it. `r = 2` because a composite episode of 200 control steps lasts as long as two release tests.
+The other exponents say how strictly the last two factors are meant: `b = 1` takes eta_B at face value, so a finger that
+carries 90 % of B's work is worth 90 % of B's success; `a = 0.5` softens clean release, because a released finger that
+still grazes the object is a nuisance to B and rarely a failure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from dexcompose_agents.attribution.tables import MaskResult
+from dexcompose_agents.attribution.usage import FingerUsage
+from dexcompose_envs.files import atomic_write
+from dexcompose_envs.ownership import FingerMask
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One mask with its measurements.
+
+    Attributes:
+        mask: the preserved fingers.
+        p_ret: P_ret(m), fraction of release tests that retained the object.
+        p_ret_low: lower end of its 95 % Wilson interval.
+        p_clean: P_clean(m), fraction of clean releases.
+        eta_b: eta_B(m), see `usage`.
+        rollouts: release tests behind the fractions.
+    """
+
+    mask: FingerMask
+    p_ret: float
+    p_ret_low: float
+    p_clean: float
+    eta_b: float
+    rollouts: int
+
+
+@dataclass(frozen=True)
+class PairContext:
+    """What a selector may know of the pair besides the numbers.
+
+    Attributes:
+        retention: name of the retention skill A.
+        interaction: name of the interaction skill B.
+        retention_task: one or two sentences that describe A.
+        interaction_task: one or two sentences that describe B.
+    """
+
+    retention: str
+    interaction: str
+    retention_task: str = ""
+    interaction_task: str = ""
+
+    @property
+    def pair(self) -> str:
+        """The pair's name, `A-B`."""
+        return f"{self.retention}-{self.interaction}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A selector's answer.
+
+    Attributes:
+        mask: the chosen mask.
+        selector: name of the selector.
+        pair: name of the pair.
+        why: one sentence with the numbers that decided.
+        scores: measurements and score of every candidate by mask, best first.
+        settings: the selector's settings.
+    """
+
+    mask: FingerMask
+    selector: str
+    pair: str
+    why: str
+    scores: Mapping[str, Mapping[str, float]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the selection as JSON in one step.
+
+        Raises:
+            OSError: where the folder can't be written.
+        """
+        content = {**asdict(self), "mask": str(self.mask)}
+        atomic_write(path, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Selection:
+        """Reads a selection back.
+
+        Raises:
+            ValueError: where the file isn't a selection.
+            OSError: where it can't be read.
+        """
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**{**stored, "mask": FingerMask.parse(stored["mask"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} isn't a mask selection: {error}") from None
+
+
+class Selector(Protocol):
+    """Chooses one mask for a pair. The answer must be one of the candidates and not depend on their order."""
+
+    @property
+    def name(self) -> str:
+        """Name on the command line and in results."""
+
+    def select(self, candidates: Sequence[Candidate], context: PairContext) -> Selection:
+        """The chosen mask.
+
+        Raises:
+            ValueError: where no candidate qualifies.
+        """
+
+
+def make_candidates(results: Sequence[MaskResult], usage: FingerUsage) -> list[Candidate]:
+    """Joins the release test with eta_B.
+
+    Raises:
+        ValueError: where a mask occurs twice.
+    """
+    masks = [result.mask for result in results]
+    if len(set(masks)) != len(masks):
+        twice = next(mask for mask in masks if masks.count(mask) > 1)
+        raise ValueError(f"the release-test table has the mask {twice} twice, expected each mask once")
+    return [Candidate(r.mask, r.p_ret, r.p_ret_interval[0], r.p_clean, usage.eta(r.mask), r.rollouts) for r in results]
+
+
+@dataclass(frozen=True)
+class HeuristicSelector:
+    """Eq. 17: the highest P_ret among masks that release enough fingers.
+
+    Ties go to the higher P_clean, then to more released fingers, then to the first in `FingerMask.candidates()`.
+    """
+
+    min_released: int = 2
+    """Least number of released fingers."""
+
+    @property
+    def name(self) -> str:
+        """`heuristic`."""
+        return "heuristic"
+
+    def select(self, candidates: Sequence[Candidate], context: PairContext) -> Selection:
+        """The chosen mask; see the class."""
+        eligible = [c for c in candidates if c.mask.num_released >= self.min_released]
+        if not eligible:
+            raise ValueError(
+                f"none of the {len(candidates)} candidate masks releases at least {self.min_released} fingers"
+            )
+        ranked = sorted(eligible, key=lambda c: (-c.p_ret, -c.p_clean, -c.mask.num_released, _position(c.mask)))
+        best = ranked[0]
+        why = (
+            f"{best.mask} has the highest retention of the {len(eligible)} masks that release at least "
+            f"{self.min_released} fingers: {_percent(best.p_ret)} of {best.rollouts} release tests, "
+            f"{_percent(best.p_clean)} clean{_runner_up(ranked, lambda c: c.p_ret)}."
+        )
+        return Selection(best.mask, self.name, context.pair, why, _scores(ranked, lambda c: c.p_ret), asdict(self))
+
+
+@dataclass(frozen=True)
+class UtilitySelector:
+    """Expected composite success, `U(m) = low(P_ret)^r * P_clean^a * eta_B^b`; see the module's docstring.
+
+    Ties go to the higher lower bound of P_ret, then P_clean, eta_B, more released fingers, and the candidates' order.
+    """
+
+    retention_exponent: float = 2.0
+    """r: length of a composite episode in release tests; 0 ignores retention."""
+    clean_exponent: float = 0.5
+    """a: weight of clean release; 0 ignores it."""
+    use_exponent: float = 1.0
+    """b: weight of what the mask leaves B; 0 ignores it."""
+
+    def __post_init__(self) -> None:
+        """Refuses negative exponents."""
+        for name in ("retention_exponent", "clean_exponent", "use_exponent"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected a number of at least 0")
+
+    @property
+    def name(self) -> str:
+        """`utility`."""
+        return "utility"
+
+    def utility(self, candidate: Candidate) -> float:
+        """U(m) in [0, 1]."""
+        kept = candidate.p_ret_low**self.retention_exponent
+        clean, use = candidate.p_clean**self.clean_exponent, candidate.eta_b**self.use_exponent
+        return float(kept * clean * use)
+
+    def select(self, candidates: Sequence[Candidate], context: PairContext) -> Selection:
+        """The chosen mask; see the class."""
+        if not candidates:
+            raise ValueError("there are no candidate masks to choose from")
+
+        def key(c: Candidate) -> tuple[float, ...]:
+            return (-self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, -c.mask.num_released, _position(c.mask))
+
+        ranked = sorted(candidates, key=key)
+        best = ranked[0]
+        why = (
+            f"{best.mask} kept {context.retention}'s object in {_percent(best.p_ret)} of {best.rollouts} release tests "
+            f"(at least {_percent(best.p_ret_low)} with 95 % confidence), let go cleanly in {_percent(best.p_clean)}, "
+            f"and leaves {context.interaction} {_percent(best.eta_b)} of the fingers that its demonstrations use: "
+            f"utility {self.utility(best):.3f}{_runner_up(ranked, self.utility)}."
+        )
+        return Selection(best.mask, self.name, context.pair, why, _scores(ranked, self.utility), asdict(self))
+
+
+SELECTORS: dict[str, Callable[[], Selector]] = {"heuristic": HeuristicSelector, "utility": UtilitySelector}
+"""Selectors by name."""
+
+
+def make_selector(name: str) -> Selector:
+    """The selector of that name with its default settings.
+
+    Raises:
+        ValueError: on an unknown name.
+    """
+    if name not in SELECTORS:
+        raise ValueError(f"unknown selector {name!r}, expected one of {', '.join(sorted(SELECTORS))}")
+    return SELECTORS[name]()
+
+
+def _position(mask: FingerMask) -> int:
+    """Place in `FingerMask.candidates()`; a mask that isn't there comes last."""
+    candidates = FingerMask.candidates()
+    return candidates.index(mask) if mask in candidates else len(candidates)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def _runner_up(ranked: Sequence[Candidate], score: Callable[[Candidate], float]) -> str:
+    return f" (next: {ranked[1].mask}, {score(ranked[1]):.3f})" if len(ranked) > 1 else ""
+
+
+def _scores(ranked: Sequence[Candidate], score: Callable[[Candidate], float]) -> dict[str, dict[str, float]]:
+    return {
+        str(c.mask): {
+            "score": round(score(c), 6),
+            "p_ret": c.p_ret,
+            "p_ret_low": round(c.p_ret_low, 6),
+            "p_clean": c.p_clean,
+            "eta_b": round(c.eta_b, 6),
+        }
+        for c in ranked
+    }

@@ -1,0 +1,182 @@
+"""The release test's result: one row per mask, its intervals, the CSV file and the heat map."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dexcompose_agents.evaluation.statistics import wilson_interval
+from dexcompose_envs.files import atomic_write
+from dexcompose_envs.hand import FINGERS
+from dexcompose_envs.ownership import FingerMask
+
+CSV_COLUMNS = (
+    "mask",
+    "kept",
+    "released",
+    "P_ret",
+    "P_ret_low",
+    "P_ret_high",
+    "P_clean",
+    "P_clean_low",
+    "P_clean_high",
+    "n",
+    "unstable",
+)
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """Release-test counts of one mask.
+
+    Attributes:
+        mask: the fingers that kept holding.
+        retained: rollouts in which the object was retained.
+        clean: rollouts in which every released finger let go.
+        rollouts: rollouts run, K.
+        unstable: rollouts whose world diverged; they count as neither retained nor clean.
+    """
+
+    mask: FingerMask
+    retained: int
+    clean: int
+    rollouts: int
+    unstable: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses counts that don't fit each other."""
+        for name in ("retained", "clean", "unstable"):
+            if not 0 <= getattr(self, name) <= self.rollouts or self.rollouts <= 0:
+                raise ValueError(f"{self.mask}: {name} is {getattr(self, name)} of {self.rollouts} rollouts")
+
+    @property
+    def p_ret(self) -> float:
+        """P_ret(m): fraction of rollouts with the object retained."""
+        return self.retained / self.rollouts
+
+    @property
+    def p_clean(self) -> float:
+        """P_clean(m): fraction of rollouts with a clean release."""
+        return self.clean / self.rollouts
+
+    @property
+    def p_ret_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of P_ret."""
+        return _wilson(self.retained, self.rollouts)
+
+    @property
+    def p_clean_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of P_clean."""
+        return _wilson(self.clean, self.rollouts)
+
+
+def _wilson(successes: int, trials: int) -> tuple[float, float]:
+    interval = wilson_interval(successes, trials)
+    return interval.low, interval.high
+
+
+def write_csv(path: str | Path, results: Sequence[MaskResult]) -> None:
+    """Writes the table in one step; columns `CSV_COLUMNS`, probabilities as fractions.
+
+    Raises:
+        OSError: where the folder can't be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for result in results:
+        values = [result.p_ret, *result.p_ret_interval, result.p_clean, *result.p_clean_interval]
+        kept = len(FINGERS) - result.mask.num_released
+        row = [str(result.mask), kept, result.mask.num_released, *(f"{value:.6f}" for value in values)]
+        writer.writerow([*row, result.rollouts, result.unstable])
+    atomic_write(path, text.getvalue())
+
+
+def read_csv(path: str | Path) -> list[MaskResult]:
+    """Reads a table back; the intervals are recomputed from the counts.
+
+    Raises:
+        ValueError: on missing columns, an unknown mask or numbers that don't fit, naming file and line.
+        OSError: where the file can't be read.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path}: release-test table lacks the columns {', '.join(missing)}")
+        results = []
+        for row in reader:
+            try:
+                count = int(row["n"])
+                results.append(
+                    MaskResult(
+                        mask=FingerMask.parse(row["mask"]),
+                        retained=round(float(row["P_ret"]) * count),
+                        clean=round(float(row["P_clean"]) * count),
+                        rollouts=count,
+                        unstable=int(row["unstable"]),
+                    )
+                )
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+    return results
+
+
+def draw_heat_map(path: str | Path, results: Sequence[MaskResult], title: str = "Release test") -> None:
+    """Draws the table: kept fingers as dots, P_ret and P_clean as shaded cells with their numbers (PNG, about 60 kB).
+
+    Rows go from many kept fingers to few, and within that from the highest P_ret down. The colour map, cividis, reads
+    the same with a colour-vision deficiency and in grey.
+
+    Raises:
+        ValueError: without rows.
+        OSError: where the folder can't be written.
+    """
+    if not results:
+        raise ValueError("the release-test table is empty, nothing to draw")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = sorted(results, key=lambda r: (r.mask.num_released, -r.p_ret, -r.p_clean, str(r.mask)))
+    order = ("TH", *[finger for finger in FINGERS if finger != "TH"])
+    figure = Figure(figsize=(4.6, 0.235 * len(rows) + 1.0), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    dots, cells = figure.subplots(1, 2, sharey=True, width_ratios=[1.0, 1.25])
+    for y, row in enumerate(rows):
+        kept = [finger in row.mask.preserved for finger in order]
+        dots.scatter(range(5), [y] * 5, s=34, c=["#1a1a1a" if k else "white" for k in kept], edgecolors="#8a8a8a")
+    dots.set_xticks(range(5), order)
+    dots.set_yticks([])
+    dots.set_xlim(-0.6, 4.6)
+    dots.set_title("kept fingers", fontsize=8)
+    for side in dots.spines.values():
+        side.set_visible(False)
+    values = np.array([[row.p_ret, row.p_clean] for row in rows])
+    image = cells.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for y, x in np.ndindex(values.shape):
+        shade = "black" if values[y, x] > 0.55 else "white"
+        cells.text(x, y, f"{100 * values[y, x]:.0f}", ha="center", va="center", fontsize=8, color=shade)
+    borders = np.flatnonzero(np.diff([row.mask.num_released for row in rows])) + 0.5
+    axes: tuple[Any, ...] = (dots, cells)
+    for axis in axes:
+        axis.tick_params(labelsize=8, length=0)
+        axis.xaxis.tick_top()
+        for border in borders:
+            axis.axhline(border, color="#c0504d" if axis is dots else "white", linewidth=1.0, alpha=0.6)
+    cells.set_xticks([0, 1], ["retained %", "clean %"])
+    counts = {row.rollouts for row in rows}
+    rollouts = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    cells.set_title(f"{rollouts} rollouts a mask", fontsize=8)
+    bar = figure.colorbar(image, ax=cells, fraction=0.06, pad=0.03, ticks=[0, 0.5, 1])
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=10)
+    figure.set_dpi(110)
+    picture = io.BytesIO()
+    canvas.print_png(picture, metadata={"Software": None})
+    atomic_write(path, picture.getvalue())

@@ -1,0 +1,205 @@
+"""Settings of the diffusion policies: the network, the training, and the presets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from dexcompose_envs.tasks import INTERACTION_SKILLS
+
+EXECUTE_STEPS = {
+    "GraspBall": 8,
+    "PickStick": 16,
+    "PickCan": 16,
+    "PourMug": 16,
+    "OpenDoor": 24,
+    "OpenMicrowave": 24,
+    "PushButton": 16,
+    "TurnOnSwitch": 30,
+}
+"""Actions executed before the policy plans again, by skill (SPEC.md section 4)."""
+
+
+INTERACTION_FINGER_DROPOUT = 0.5
+"""Interaction skills learn to act when some fingers are not theirs: in a composite those hold an object."""
+
+
+def _require(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the policy: horizons, noise schedule and network. The defaults are the `compact` network that ships."""
+
+    widths: tuple[int, ...] = (64, 128, 192)
+    """Channels of each level of the UNet; every level halves the time axis of the one before."""
+    kernel_size: int = 3
+    """Width of the temporal convolutions; odd."""
+    blocks_per_level: int = 1
+    """Residual blocks per level."""
+    fold: int = 4
+    """Consecutive actions that are folded into one time step of the network. Folding by 4 makes the network four times
+    cheaper at the same number of weights; 1 leaves the actions as they are."""
+    groups: int = 8
+    """Groups of the group normalisation; divides every width."""
+    step_embedding_size: int = 64
+    """Size of the embedding of the diffusion step; even."""
+    observation_embedding_size: int = 128
+    """Size of the embedding of the observation history."""
+    observation_horizon: int = 2
+    """Observations that the policy sees: the current one and those just before it."""
+    action_horizon: int = 32
+    """Actions in a chunk. The first belongs to the oldest observation that the policy sees."""
+    execute_steps: int = 16
+    """Actions executed before the policy plans again; see `EXECUTE_STEPS`."""
+    prediction: Literal["sample", "epsilon"] = "sample"
+    """What the network predicts: the clean chunk, or the noise in it as in SPEC.md section 4. Noise has as many
+    independent numbers as the chunk, so a network that is to predict it must nowhere be narrower than that, which a
+    compact one is; the clean chunk is smooth and passes."""
+    diffusion_steps: int = 100
+    """Diffusion steps of the noise schedule (`squaredcos_cap_v2`)."""
+    inference_steps: int = 10
+    """Denoising steps of the DDIM sampler, unless the caller asks for another number; divides `diffusion_steps`."""
+    stagger_groups: int = 4
+    """The first chunk of an episode is cut short in one of so many ways, chosen by the episode's seed, so that worlds
+    that start together don't all plan in the same control step. 1 cuts nothing."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name not in ("widths", "prediction"):
+                _require(isinstance(value, int) and value >= 1, item.name, value, "a whole number >= 1")
+        known = ("sample", "epsilon")
+        _require(self.prediction in known, "prediction", self.prediction, "'sample' or 'epsilon'")
+        # Lists come from JSON.
+        object.__setattr__(self, "widths", tuple(self.widths))
+        good = bool(self.widths) and all(width > 0 and width % self.groups == 0 for width in self.widths)
+        _require(good, "widths", self.widths, f"at least one number, each a multiple of groups = {self.groups}")
+        _require(self.kernel_size % 2 == 1, "kernel_size", self.kernel_size, "an odd number")
+        size = self.step_embedding_size
+        _require(size % 2 == 0 and size >= 4, "step_embedding_size", size, "an even number >= 4")
+        multiple = self.fold * 2 ** (len(self.widths) - 1)
+        expected = f"a multiple of {multiple} (fold = {self.fold}, {len(self.widths)} levels)"
+        _require(self.action_horizon % multiple == 0, "action_horizon", self.action_horizon, expected)
+        longest = self.action_horizon - self.observation_horizon + 1
+        expected = f"at most {longest} (action_horizon - observation_horizon + 1)"
+        _require(self.execute_steps <= longest, "execute_steps", self.execute_steps, expected)
+        groups = self.stagger_groups
+        _require(
+            groups <= self.execute_steps, "stagger_groups", groups, f"at most execute_steps = {self.execute_steps}"
+        )
+        self.check_inference_steps(self.inference_steps)
+
+    def check_inference_steps(self, steps: int) -> None:
+        """Refuses a number of denoising steps that does not divide the noise schedule evenly.
+
+        Raises:
+            ValueError: With the number and what was expected.
+        """
+        good = 1 <= steps <= self.diffusion_steps and self.diffusion_steps % steps == 0
+        _require(good, "inference_steps", steps, f"a divisor of diffusion_steps = {self.diffusion_steps}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Behaviour cloning of one skill. The defaults are the preset `cpu`."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """The policy to train."""
+    steps: int = 5000
+    """Training steps."""
+    time_limit: float | None = None
+    """Minutes of training after which it ends early with the learning rate fully decayed (None: no limit). How many
+    steps fit depends on the machine, so a run with a limit can't be repeated exactly."""
+    batch_size: int = 256
+    """Windows per step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 200
+    """Steps of linear warm-up; a cosine decay to zero follows."""
+    weight_decay: float = 1e-6
+    """Weight decay of AdamW."""
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema_power: float = 0.75
+    """Step n averages the weights with decay 1 - (1 + n) ** -ema_power, up to `ema_decay`."""
+    ema_decay: float = 0.9999
+    """Largest decay of the averaged weights."""
+    obs_noise: float = 0.0
+    """Standard deviation of Gaussian noise added to observations in training, where 1 is half an input's range."""
+    finger_dropout: float = 0.0
+    """Probability, per finger and window, that a finger's joint positions are hidden in training. 0 never hides them;
+    1 always does, also when the policy acts. In between the policy learns to act when some fingers are not its own."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward pass. On CPUs with bfloat16 instructions `bfloat16` trains about a third faster."""
+    device: str = "cpu"
+    """Torch device to train on."""
+    seed: int = 0
+    """Seed of the initial weights and of all sampling."""
+    checkpoint_minutes: float = 2.0
+    """Minutes between two saves of the training state."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number >= 1")
+        for name in ("learning_rate", "gradient_clip", "ema_power", "checkpoint_minutes"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
+        for name in ("weight_decay", "obs_noise", "warmup_steps", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number >= 0")
+        for name in ("finger_dropout", "ema_decay"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
+        _require(self.time_limit is None or self.time_limit > 0, "time_limit", self.time_limit, "minutes > 0 or None")
+        _require(self.precision in ("float32", "bfloat16"), "precision", self.precision, "'float32' or 'bfloat16'")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as numbers, strings, lists and dicts, ready for JSON."""
+        values = asdict(self)
+        values["network"]["widths"] = [*self.network.widths]
+        return values
+
+
+def compact_network(execute_steps: int = 16) -> NetworkConfig:
+    """The network that ships: 1.4 million weights, 2.8 MB in half precision."""
+    return NetworkConfig(execute_steps=execute_steps, stagger_groups=min(4, execute_steps))
+
+
+def paper_network(execute_steps: int = 16) -> NetworkConfig:
+    """The network of SPEC.md section 4."""
+    return NetworkConfig(
+        widths=(256, 512, 1024), kernel_size=5, blocks_per_level=2, fold=1, prediction="epsilon",
+        step_embedding_size=256, observation_embedding_size=256, execute_steps=execute_steps,
+        stagger_groups=min(4, execute_steps),
+    )  # fmt: skip
+
+
+PRESETS = ("cpu", "paper", "tiny")
+
+
+def preset(name: str, skill: str | None = None) -> TrainingConfig:
+    """Settings by name.
+
+    Args:
+        name: `cpu` (compact network, about eleven minutes on one core), `paper` (SPEC.md section 4, for a GPU) or
+            `tiny` (a network that learns nothing much within seconds, for tests).
+        skill: Takes the skill's number of executed steps from `EXECUTE_STEPS`; None keeps 16.
+
+    Raises:
+        ValueError: If preset or skill is unknown.
+    """
+    _require(skill is None or skill in EXECUTE_STEPS, "skill", skill, f"one of {', '.join(EXECUTE_STEPS)}")
+    execute_steps = 16 if skill is None else EXECUTE_STEPS[skill]
+    if name == "cpu":
+        dropout = INTERACTION_FINGER_DROPOUT if skill in INTERACTION_SKILLS else 0.0
+        return TrainingConfig(network=compact_network(execute_steps), obs_noise=0.01, finger_dropout=dropout)
+    if name == "paper":
+        network = paper_network(execute_steps)
+        return TrainingConfig(network=network, steps=60_000, learning_rate=1e-4, warmup_steps=2000, device="cuda")
+    if name == "tiny":
+        network = NetworkConfig(
+            widths=(16, 16), step_embedding_size=8, observation_embedding_size=16, inference_steps=5,
+            execute_steps=execute_steps, stagger_groups=min(4, execute_steps),
+        )  # fmt: skip
+        return TrainingConfig(network=network, steps=50, batch_size=32, warmup_steps=5)
+    raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")

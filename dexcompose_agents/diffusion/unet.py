@@ -1,0 +1,164 @@
+"""The denoising network: a FiLM-conditioned one-dimensional UNet over the time axis of an action chunk.
+
+Architecture after Chi et al., *Diffusion Policy* (2023), as asked for by SPEC.md section 4; the code is our own.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dexcompose_agents.diffusion.config import NetworkConfig
+
+
+class StepEmbedding(nn.Module):
+    """Sinusoidal embedding of the diffusion step, followed by a two-layer network.
+
+    Args:
+        size: Number of outputs; even, at least 4.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        half = size // 2
+        exponents = torch.arange(half, dtype=torch.float32) / (half - 1)
+        self.register_buffer("frequencies", torch.exp(-math.log(10_000.0) * exponents), persistent=False)
+        self.layers = nn.Sequential(nn.Linear(size, 4 * size), nn.Mish(), nn.Linear(4 * size, size))
+
+    def forward(self, step: Tensor) -> Tensor:
+        """Embeds diffusion steps, (B,) -> (B, size)."""
+        angle = step.to(self.frequencies.dtype)[:, None] * self.frequencies
+        embedded: Tensor = self.layers(torch.cat([angle.sin(), angle.cos()], dim=-1))
+        return embedded
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution over time that keeps the length, group normalisation, Mish."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_size: int, groups: int) -> None:
+        super().__init__(
+            nn.Conv1d(channels_in, channels_out, kernel_size, padding=kernel_size // 2),
+            nn.GroupNorm(groups, channels_out),
+            nn.Mish(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two temporal convolutions around a FiLM layer (per-channel scale and shift), with a skip connection."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel_size: int, groups: int) -> None:
+        super().__init__()
+        self.film_size = 2 * channels_out
+        self.first = ConvBlock(channels_in, channels_out, kernel_size, groups)
+        self.second = ConvBlock(channels_out, channels_out, kernel_size, groups)
+        same = channels_in == channels_out
+        self.skip = nn.Identity() if same else nn.Conv1d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """Maps (B, channels_in, T) under a modulation (B, 2 * channels_out) to (B, channels_out, T)."""
+        scale, shift = film[:, :, None].chunk(2, dim=1)
+        hidden = self.second(torch.addcmul(shift, self.first(x), 1.0 + scale))
+        out: Tensor = hidden + self.skip(x)
+        return out
+
+
+class FilmUnet(nn.Module):
+    """Predicts the clean action chunk, or the noise, from a noisy chunk and the flattened observation history.
+
+    Each level of the way down is `blocks_per_level` residual blocks followed by a halving of the time axis (none
+    after the last level); the bottom has as many blocks again; the way up mirrors the way down with skip connections.
+    The embedding of the diffusion step and that of the observations are joined, and a linear layer makes the
+    modulations of all blocks from the two. That layer is kept as one matrix per embedding, whose products are added,
+    so that a sampler computes the observations' share once per chunk instead of once per denoising step.
+
+    Args:
+        action_size: Numbers per action.
+        observation_size: Numbers in the flattened observation history.
+        config: Widths and sizes.
+    """
+
+    def __init__(self, action_size: int, observation_size: int, config: NetworkConfig) -> None:
+        super().__init__()
+        widths, fold = config.widths, config.fold
+        self.fold = fold
+        self.step_embedding = StepEmbedding(config.step_embedding_size)
+        self.observation_embedding = nn.Sequential(
+            nn.Linear(observation_size, config.observation_embedding_size),
+            nn.Mish(),
+            nn.Linear(config.observation_embedding_size, config.observation_embedding_size),
+        )
+
+        def level(channels_in: int, channels_out: int) -> list[ResidualBlock]:
+            inputs = [channels_in] + [channels_out] * (config.blocks_per_level - 1)
+            return [ResidualBlock(size, channels_out, config.kernel_size, config.groups) for size in inputs]
+
+        upward = widths[::-1]
+        levels = [level(a, b) for a, b in pairwise((action_size * fold, *widths))]
+        levels += [level(widths[-1], widths[-1])]
+        levels += [level(2 * a, b) for a, b in pairwise(upward)]
+        self.levels = nn.ModuleList(nn.ModuleList(blocks) for blocks in levels)
+        self.shrink = nn.ModuleList(nn.Conv1d(w, w, 3, stride=2, padding=1) for w in widths[:-1])
+        self.grow = nn.ModuleList(nn.ConvTranspose1d(w, w, 4, stride=2, padding=1) for w in upward[1:])
+        self.film_sizes = [block.film_size for blocks in levels for block in blocks]
+        self.film_step = nn.Linear(config.step_embedding_size, sum(self.film_sizes))
+        self.film_observation = nn.Linear(config.observation_embedding_size, sum(self.film_sizes), bias=False)
+        self.head = nn.Sequential(
+            ConvBlock(widths[0], widths[0], config.kernel_size, config.groups),
+            nn.Conv1d(widths[0], action_size * fold, 1),
+        )
+
+    def forward(self, noisy_actions: Tensor, step: Tensor, observation: Tensor) -> Tensor:
+        """Predicts the clean chunk or the noise.
+
+        Args:
+            noisy_actions: (B, H, action_size), H a multiple of `fold * 2 ** (len(widths) - 1)`.
+            step: Diffusion step of each sample, (B,), integer.
+            observation: Flattened observation history, (B, observation_size).
+
+        Returns:
+            The prediction, (B, H, action_size).
+        """
+        return self.denoise(noisy_actions, self.modulate_by_step(step) + self.modulate_by_observation(observation))
+
+    def modulate_by_step(self, step: Tensor) -> Tensor:
+        """The share of the diffusion step, (B,), in the modulations of all blocks, (B, M)."""
+        film: Tensor = self.film_step(functional.mish(self.step_embedding(step)))
+        return film
+
+    def modulate_by_observation(self, observation: Tensor) -> Tensor:
+        """The share of the observations, (B, observation_size), in the modulations of all blocks, (B, M)."""
+        film: Tensor = self.film_observation(functional.mish(self.observation_embedding(observation)))
+        return film
+
+    def denoise(self, noisy_actions: Tensor, film: Tensor) -> Tensor:
+        """The prediction, (B, H, action_size), under the given modulations, (B, M)."""
+        batch, horizon, size = noisy_actions.shape
+        x = noisy_actions.reshape(batch, horizon // self.fold, size * self.fold).transpose(1, 2)
+        films = iter(film.split(self.film_sizes, dim=1))
+        depth = len(self.shrink)
+        skips: list[Tensor] = []
+        for index, blocks in enumerate(self.levels):
+            if index > depth + 1:
+                x = torch.cat([x, skips.pop()], dim=1)
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, next(films))
+            if index < depth:
+                skips.append(x)
+                x = self.shrink[index](x)
+            elif index == depth:
+                skips.append(x)
+            elif index > depth + 1:
+                x = self.grow[index - depth - 2](x)
+        predicted: Tensor = self.head(x)
+        return predicted.transpose(1, 2).reshape(batch, horizon, size)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable numbers in `module`."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,157 @@
+"""Statistics of success rates: means and sample SDs over seeds, Wilson and bootstrap intervals, paired differences.
+
+The unit of replication is the *seed* (a block of rollouts); the Wilson interval treats the rollouts of one pair as
+independent Bernoulli trials. Both are reported, because each answers another question: the SD says how far the mean
+of one block of rollouts scatters, the interval how well the success rate of one pair is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Interval",
+    "SeedSummary",
+    "bootstrap_interval",
+    "mean_and_sd",
+    "overall_by_seed",
+    "paired_difference",
+    "wilson_interval",
+]
+
+BOOTSTRAP_RESAMPLES = 2000
+"""Resamples of a bootstrap interval; its random generator is seeded, so the same data give the same interval."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval ``[low, high]`` on the scale of its data."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Mean and sample standard deviation (``ddof = 1``) over seeds; ``sd`` is ``None`` for fewer than two seeds."""
+
+    mean: float
+    sd: float | None
+    count: int
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence}")
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+    """Wilson score interval of a binomial proportion.
+
+    With ``p = successes / trials`` and the normal quantile ``z``, the interval is
+    ``(p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` (Wilson 1927). Unlike the normal approximation it
+    stays inside [0, 1] and has a positive width at 0 % and at 100 %.
+
+    Args:
+        successes: Number of successful rollouts.
+        trials: Number of rollouts; with none, nothing is known and the interval is [0, 1].
+        confidence: Two-sided level.
+
+    Raises:
+        ValueError: If ``0 <= successes <= trials`` does not hold or the level is not in (0, 1).
+    """
+    _check_confidence(confidence)
+    if not 0 <= successes <= trials:
+        raise ValueError(f"expected 0 <= successes <= trials, got successes={successes}, trials={trials}")
+    if trials == 0:
+        return Interval(0.0, 1.0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    p = successes / trials
+    denominator = 1.0 + z * z / trials
+    centre = p + z * z / (2.0 * trials)
+    half_width = z * sqrt(p * (1.0 - p) / trials + z * z / (4.0 * trials * trials))
+    # At 0 and n successes the exact bound is 0 and 1; the formula misses it by a rounding error.
+    low = 0.0 if successes == 0 else (centre - half_width) / denominator
+    high = 1.0 if successes == trials else (centre + half_width) / denominator
+    return Interval(max(low, 0.0), min(high, 1.0))
+
+
+def mean_and_sd(values: Sequence[float] | npt.NDArray[np.float64]) -> SeedSummary:
+    """Mean and sample SD (divisor ``n - 1``) of per-seed values, e.g. success rates.
+
+    Raises:
+        ValueError: If there is no value.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError("the mean over seeds needs at least one seed, got none")
+    sd = float(array.std(ddof=1)) if array.size > 1 else None
+    return SeedSummary(mean=float(array.mean()), sd=sd, count=int(array.size))
+
+
+def bootstrap_interval(
+    values: Sequence[float] | npt.NDArray[np.float64],
+    confidence: float = 0.95,
+    resamples: int = BOOTSTRAP_RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of the mean of independent values (seed means, paired differences).
+
+    Raises:
+        ValueError: If there is no value, ``resamples`` is below 1 or the level is not in (0, 1).
+    """
+    _check_confidence(confidence)
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError("a bootstrap needs at least one value, got none")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    picks = np.random.default_rng(seed).integers(array.size, size=(resamples, array.size))
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(array[picks].mean(axis=1), [tail, 1.0 - tail])
+    return Interval(float(low), float(high))
+
+
+def overall_by_seed(pair_seed_means: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
+    """Success per seed averaged over the pairs *within* that seed (SPEC section 6, Overall row).
+
+    Args:
+        pair_seed_means: ``{pair: {seed: success rate}}``.
+
+    Returns:
+        ``{seed: mean over pairs}`` in the order of the seeds, for the seeds that every pair has; a seed that some
+        pair lacks is left out, since its average would be over other pairs than that of its neighbours.
+    """
+    if not pair_seed_means:
+        return {}
+    common = set.intersection(*(set(means) for means in pair_seed_means.values()))
+    return {seed: float(np.mean([means[seed] for means in pair_seed_means.values()])) for seed in sorted(common)}
+
+
+def paired_difference(
+    first: Mapping[int, bool], second: Mapping[int, bool], confidence: float = 0.95
+) -> tuple[float, Interval, int]:
+    """Difference of two methods' success rates on the episodes that both ran (same episode seed, same start).
+
+    Args:
+        first: ``{episode seed: success}`` of one method.
+        second: The same for the other.
+        confidence: Level of the bootstrap interval over episodes.
+
+    Returns:
+        ``(mean of first - second, its interval, number of common episodes)``.
+
+    Raises:
+        ValueError: If the two have no episode in common.
+    """
+    common = sorted(set(first) & set(second))
+    if not common:
+        raise ValueError("the two methods have no episode seed in common, so they cannot be compared in pairs")
+    differences = np.array([float(first[seed]) - float(second[seed]) for seed in common])
+    return float(differences.mean()), bootstrap_interval(differences, confidence), len(common)

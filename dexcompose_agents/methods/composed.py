@@ -1,0 +1,112 @@
+"""What frozen, zero-shot and dexcompose have in common: the composition of Eq. 12 with a mask, pi_B and residuals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dexcompose_agents.composition import Composer
+from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
+from dexcompose_agents.methods.base import Observation
+from dexcompose_agents.pretrained_files import file_hash, pretrained_folder
+from dexcompose_agents.residual.residual_b import ResidualBPolicy
+from dexcompose_agents.residual.stabiliser import StabiliserPolicy
+from dexcompose_envs import hand, parse_pair
+from dexcompose_envs.observations import FIXTURE_CONTEXT, HAND_CONTEXT, JOINT_POSITION, OBJECT_CONTEXT, layout_of
+from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.tasks import make_interaction, make_retention
+
+__all__ = ["ComposedMethod", "composite_layout"]
+
+
+def composite_layout(pair: str) -> dict[str, dict[str, slice]]:
+    """Columns of every term of the composite observation, ``layout[key][term]``; equal to ``env.unwrapped.layout``."""
+    skill_a, skill_b = parse_pair(pair)
+    terms = {
+        "task_a": (JOINT_POSITION, *make_retention(skill_a).terms),
+        "task_b": (JOINT_POSITION, *make_interaction(skill_b).terms),
+        "context": HAND_CONTEXT + OBJECT_CONTEXT + FIXTURE_CONTEXT,
+    }
+    return {key: layout_of(value) for key, value in terms.items()}
+
+
+class ComposedMethod:
+    """Hold, transition, interact with preserved fingers at ``q_ref + dq_A`` and the rest at ``a_B + da_B`` (Eq. 12).
+
+    Args:
+        pair: "GraspBall-PushButton".
+        mask: Preserved fingers.
+        selector: Name of the selector that chose them.
+        base_policy: pi_B; by default the shipped one.
+        stabiliser: Weights of stabiliser A (Eq. 7), or None for none.
+        residual: Weights of residual B (Eq. 10), or None for none.
+
+    Raises:
+        ValueError: If residual B was trained with another mask or for another pair.
+        WeightsError: If a weight file is missing, truncated or corrupt.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        pair: str,
+        mask: FingerMask,
+        selector: str,
+        *,
+        base_policy: BasePolicy | None = None,
+        stabiliser: Path | None = None,
+        residual: Path | None = None,
+    ) -> None:
+        skill_b = parse_pair(pair)[1]
+        self.pair, self.mask, self.selector = pair, mask, selector
+        self._residual = None if residual is None else ResidualBPolicy.load(residual)
+        if self._residual is not None:
+            self._check_residual(self._residual, residual)
+        self._description: dict[str, Any] = {"mask": str(mask), "base_policy": _describe_policy(skill_b, base_policy)}
+        for role, path in (("stabiliser", stabiliser), ("residual", residual)):
+            self._description[role] = None if path is None else file_hash(path)
+        if base_policy is None:
+            base_policy = load_policy(skill_b)
+        self._composer = Composer(
+            mask,
+            base_policy,
+            None if stabiliser is None else StabiliserPolicy.load(stabiliser),
+            hand.normalize(make_interaction(skill_b).start_pose),
+            composite_layout(pair),
+        )
+
+    def _check_residual(self, residual: ResidualBPolicy, path: Path | None) -> None:
+        if residual.pair != self.pair or residual.mask != self.mask:
+            raise ValueError(
+                f"'{path}' is residual B of {residual.pair} with mask {residual.mask}; "
+                f"expected {self.pair} with {self.mask}"
+            )
+
+    def reset(
+        self, obs: Observation, info: dict[str, Any], env_ids: npt.NDArray[np.int64], seeds: npt.NDArray[np.int64]
+    ) -> None:
+        """Start episodes in some worlds; see ``CompositionMethod.reset``."""
+        self._composer.reset(obs, env_ids, seeds)
+        if self._residual is not None:
+            self._residual.reset(len(obs["context"]), env_ids)
+
+    def act(self, obs: Observation) -> npt.NDArray[np.float32]:
+        """Actions (N, 28); see ``CompositionMethod.act``."""
+        nominal = self._composer.nominal(obs)
+        delta = None if self._residual is None else self._residual.act(obs, nominal)
+        return self._composer.compose(obs, nominal, delta)
+
+    def describe(self) -> dict[str, Any]:
+        """Mask and hashes of the weights."""
+        return dict(self._description)
+
+
+def _describe_policy(skill: str, given: BasePolicy | None) -> str:
+    if given is not None:
+        return str(getattr(given, "weights_hash", type(given).__name__))
+    path = pretrained_folder() / f"{skill}.safetensors"
+    return file_hash(path) if path.is_file() else skill

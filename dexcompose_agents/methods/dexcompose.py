@@ -1,0 +1,46 @@
+"""DexCompose: the chosen mask, stabiliser A, and residual B on top of the frozen pi_B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dexcompose_agents.diffusion.policy import BasePolicy
+from dexcompose_agents.methods.composed import ComposedMethod
+from dexcompose_agents.methods.shipped import choose_mask, residual_path, stabiliser_path
+from dexcompose_envs.ownership import FingerMask
+
+__all__ = ["DexCompose"]
+
+
+class DexCompose(ComposedMethod):
+    """The whole method: Eq. 12 with stabiliser A (Eqs. 7 to 9) and residual B (Eqs. 10, 11).
+
+    Args:
+        pair: "GraspBall-PushButton".
+        mask: Preserved fingers, or the file of a selection; by default the shipped mask.
+        selector: Selector whose shipped mask is used.
+        stabiliser: Weights of stabiliser A; by default the shipped ones.
+        residual: Weights of residual B, trained with the same mask; by default the shipped ones.
+        base_policy: pi_B; by default the shipped one.
+    """
+
+    name = "dexcompose"
+
+    def __init__(
+        self,
+        pair: str,
+        mask: str | FingerMask | Path | None = None,
+        selector: str | None = None,
+        stabiliser: str | Path | None = None,
+        residual: str | Path | None = None,
+        base_policy: BasePolicy | None = None,
+    ) -> None:
+        chosen, chosen_by = choose_mask(pair, mask, selector)
+        super().__init__(
+            pair,
+            chosen,
+            chosen_by,
+            base_policy=base_policy,
+            stabiliser=stabiliser_path(pair) if stabiliser is None else Path(stabiliser),
+            residual=residual_path(pair) if residual is None else Path(residual),
+        )

@@ -1,0 +1,118 @@
+"""Composition methods by name: the built-in ones, the entry-point group ``dexcompose.methods``, and "module:Class"."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from dexcompose_agents.methods.base import CompositionMethod
+from dexcompose_envs import parse_pair
+
+__all__ = ["ENTRY_POINT_GROUP", "MethodError", "make_method", "method_names", "register_method"]
+
+ENTRY_POINT_GROUP = "dexcompose.methods"
+
+MethodFactory = Callable[..., CompositionMethod]
+
+_methods: dict[str, str | MethodFactory] = {
+    "frozen": "dexcompose_agents.methods.frozen:Frozen",
+    "zero-shot": "dexcompose_agents.methods.zero_shot:ZeroShot",
+    "dexcompose": "dexcompose_agents.methods.dexcompose:DexCompose",
+}
+
+
+class MethodError(ValueError):
+    """A composition method that does not exist, cannot be imported, or is registered twice; one line."""
+
+
+def register_method(name: str, factory: str | MethodFactory) -> None:
+    """Register a method for this process; packages use the entry-point group ``dexcompose.methods`` instead.
+
+    Args:
+        name: Name in commands and tables.
+        factory: "module:Class", or a callable ``factory(pair, **options)``.
+
+    Raises:
+        MethodError: If the name is taken, empty, or contains a colon, comma, slash or white space.
+    """
+    if not name or any(character in ":,/" or character.isspace() for character in name):
+        raise MethodError(f"method name must be a word without ':', ',' or '/', got '{name}'")
+    if name in _known():
+        raise MethodError(f"method '{name}' is registered already; choose another name")
+    _methods[name] = factory
+
+
+def _known() -> dict[str, str | MethodFactory]:
+    """All methods by name; an entry point whose name is taken is refused."""
+    known = dict(_methods)
+    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if known.setdefault(entry_point.name, entry_point.value) != entry_point.value:
+            raise MethodError(f"method '{entry_point.name}' of entry point '{entry_point.value}' is registered already")
+    return known
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods: built-in ones first, then those of other packages."""
+    return tuple(_known())
+
+
+def _load(target: str) -> MethodFactory:
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise MethodError(f"cannot import module '{module_name}' of method '{target}': {error}") from None
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise MethodError(f"module '{module_name}' has no class '{attribute}' for method '{target}'")
+    return factory
+
+
+def _accepted(name: str, pair: str, factory: MethodFactory, options: dict[str, Any]) -> dict[str, Any]:
+    """``options`` that are set; one that is set but that the method does not know is an error."""
+    parameters = inspect.signature(factory).parameters.values()
+    names = {parameter.name for parameter in parameters}
+    chosen = {option: value for option, value in options.items() if value is not None}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        if "selector" not in names:
+            chosen.pop("selector", None)
+        for option, value in chosen.items():
+            if option not in names:
+                known = ", ".join(sorted(names - {"pair"})) or "none"
+                raise MethodError(f"method '{name}' has no option '{option}' (got {value!r}); its options: {known}")
+    try:
+        inspect.signature(factory).bind(pair, **chosen)
+    except TypeError as error:
+        raise MethodError(f"method '{name}' cannot be made as Class(pair, **options): {error}") from None
+    return chosen
+
+
+def make_method(
+    name: str, pair: str, *, mask: Any = None, selector: str | None = None, **options: Any
+) -> CompositionMethod:
+    """Make a composition method for a pair.
+
+    Args:
+        name: A registered name, or "module:Class".
+        pair: "GraspBall-PushButton".
+        mask: Finger mask to use instead of the shipped one, e.g. "TH+MF+RF".
+        selector: Selector whose shipped mask is used; ignored by methods without a mask.
+        **options: Further options of the method; those that are ``None`` are left to the method.
+
+    Raises:
+        MethodError: If the method does not exist, has no such option, or is not a composition method.
+        ValueError: If the pair does not exist or an option has a wrong value.
+    """
+    pair = "-".join(parse_pair(pair))
+    known = _known()
+    target = known.get(name, name if ":" in name else None)
+    if target is None:
+        raise MethodError(f"unknown method '{name}'; expected one of {', '.join(known)}, or 'module:Class'")
+    factory = _load(target) if isinstance(target, str) else target
+    method = factory(pair, **_accepted(name, pair, factory, {"mask": mask, "selector": selector, **options}))
+    if not isinstance(method, CompositionMethod):
+        raise MethodError(f"'{name}' is not a composition method: it needs a name, reset() and act()")
+    return method

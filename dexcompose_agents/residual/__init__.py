@@ -1,0 +1,29 @@
+"""Bounded residuals on top of frozen policies: network, PPO, stabiliser A and residual B (SPEC section 3)."""
+
+from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.residual.config import (
+    PRESETS,
+    DisturbanceConfig,
+    PPOConfig,
+    ResidualBConfig,
+    StabiliserConfig,
+    residual_b_preset,
+    stabiliser_preset,
+)
+from dexcompose_agents.residual.ppo import PPO
+from dexcompose_agents.residual.rollout import RolloutEnv, Step
+
+__all__ = [
+    "PPO",
+    "PRESETS",
+    "ActorCritic",
+    "DeterministicPolicy",
+    "DisturbanceConfig",
+    "PPOConfig",
+    "ResidualBConfig",
+    "RolloutEnv",
+    "StabiliserConfig",
+    "Step",
+    "residual_b_preset",
+    "stabiliser_preset",
+]

@@ -1,0 +1,222 @@
+"""Settings of residual training: PPO, stabiliser A, residual B, and the presets `cpu`, `paper` and `test`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dexcompose_agents.residual.actor_critic import HIDDEN, INITIAL_LOG_STD
+
+PRESETS = ("cpu", "paper", "test")
+
+
+def _require(condition: bool, field_name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{field_name} is {value!r}; expected {expected}")
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Proximal policy optimisation (SPEC section 3); the defaults are the paper's where it names them."""
+
+    num_envs: int = 64
+    """Worlds stepped at once."""
+    horizon: int = 24
+    """Control steps per world and iteration."""
+    total_steps: int = 400_000
+    """Budget in control steps over all worlds; whole iterations only."""
+    max_seconds: float | None = None
+    """Budget in seconds of training, resumed parts included; None for no limit."""
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    clip: float = 0.2
+    """The probability ratio is clipped to [1 - clip, 1 + clip]."""
+    gae_lambda: float = 0.95
+    """Decay of generalised advantage estimation."""
+    gamma: float = 0.99
+    """Discount per control step."""
+    epochs: int = 5
+    """Passes over an iteration's experience."""
+    minibatches: int = 4
+    """Parts that each pass is cut into."""
+    entropy_coef: float = 0.001
+    """Weight of the entropy bonus."""
+    value_coef: float = 1.0
+    """Weight of the value loss."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    target_kl: float | None = None
+    """An iteration's passes stop once the policy has moved this far from the one that acted; None for never."""
+    hidden: tuple[int, ...] = HIDDEN
+    """Widths of the hidden layers."""
+    initial_log_std: float = INITIAL_LOG_STD
+    """Log standard deviation of u at the start."""
+    evaluate_every: int = 20
+    """Iterations between evaluations, checkpoints and restarts of all episodes."""
+    evaluation_rounds: int = 1
+    """Episodes per world in one evaluation."""
+    seed: int = 0
+    """Seed of network, exploration and episodes."""
+    device: str = "cpu"
+    """Torch device of the network."""
+
+    def __post_init__(self) -> None:
+        """Refuses values with which training cannot work."""
+        for name in ("num_envs", "horizon", "total_steps", "epochs", "minibatches", "evaluate_every"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("gamma", "gae_lambda"):
+            _require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "a number in [0, 1]")
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            _require(getattr(self, name) > 0.0, name, getattr(self, name), "a positive number")
+        batch = self.num_envs * self.horizon
+        _require(self.minibatches <= batch, "minibatches", self.minibatches, f"at most num_envs x horizon = {batch}")
+
+    @property
+    def iterations(self) -> int:
+        """Iterations that the step budget pays for, at least one."""
+        return max(1, self.total_steps // (self.num_envs * self.horizon))
+
+
+@dataclass(frozen=True)
+class DisturbanceConfig:
+    """Randomised base motion and finger release, the disturbances that stabiliser A is trained under.
+
+    The paper names them without numbers; these are ours, chosen to cover what the interaction skills do to the hand.
+    """
+
+    translation: float = 0.10
+    """The wrist's targets stay within this distance (m) of the hold pose along each axis."""
+    descent: float = 0.03
+    """...but this much (m) below it at most, since the fingers may point down at the time."""
+    speed: float = 0.45
+    """Largest speed of the wrist's target (m/s), jitter aside."""
+    rotation: float = 0.3
+    """Yaw and roll targets stay within this angle (rad) of the hold pose; pitch within half of it, ramp aside."""
+    turn_rate: float = 2.0
+    """Largest rate of the wrist's target angles (rad/s), ramp and jitter aside."""
+    pitch: float = 1.2
+    """Largest height (rad) of the pitch ramp, the move that points the fingers down to press."""
+    pitch_probability: float = 0.8
+    """Share of episodes with a pitch ramp."""
+    jitter_translation: float = 0.005
+    """Standard deviation (m) of low-pass noise on the wrist's target position."""
+    jitter_rotation: float = 0.02
+    """Standard deviation (rad) of low-pass noise on the wrist's target angles."""
+    release_start: tuple[int, int] = (2, 30)
+    """Range of the control step at which the released fingers start to open."""
+    release_steps: tuple[int, int] = (10, 40)
+    """Range of the number of control steps that they take."""
+    finger_motion: tuple[float, float] = (-0.3, 0.6)
+    """Range (rad) around the open posture in which released fingers then wander; positive is flexion."""
+
+
+@dataclass(frozen=True)
+class StabiliserConfig:
+    """Training of stabiliser A (Eqs. 7-9 and 13)."""
+
+    masks: tuple[str, ...] = ("TH+MF+RF+LF",)
+    """Preserved fingers; with several masks each episode draws one, and the policy reads which."""
+    bound: float = 0.15
+    """beta_A of Eq. 7: largest correction per joint (rad)."""
+    alpha: float = 0.001
+    """Weight of the squared correction in Eq. 13."""
+    reward_scale: float = 20.0
+    """Eq. 13 is in metres, millimetres as a rule; it is multiplied by this so that returns are of order one."""
+    drop_penalty: float = 3.0
+    """Subtracted (after scaling) when the object is lost, which ends the episode: else dropping early would pay."""
+    episode_steps: int = 150
+    """Control steps per episode."""
+    num_threads: int | None = None
+    """Threads of the simulator; None lets it choose."""
+    disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
+    """What the grasp has to withstand."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """The learner."""
+
+    def __post_init__(self) -> None:
+        """Refuses empty or senseless settings."""
+        _require(len(self.masks) > 0, "masks", self.masks, "at least one mask such as 'TH+RF+LF'")
+        _require(self.bound > 0.0, "bound", self.bound, "a positive angle in rad")
+        _require(self.episode_steps >= 2, "episode_steps", self.episode_steps, "at least 2")
+
+
+@dataclass(frozen=True)
+class ResidualBConfig:
+    """Training of residual B (Eqs. 10-12 and 14)."""
+
+    bound_translation: float = 0.03
+    """beta_B of Eq. 10 for the wrist's position (m)."""
+    bound_rotation: float = 0.15
+    """beta_B for the wrist's Euler angles (rad)."""
+    bound_fingers: float = 0.2
+    """beta_B for the released fingers' joints (rad)."""
+    alpha: float = 0.001
+    """Weight of the squared residual (m and rad) in Eq. 14."""
+    beta: float = 1.0
+    """Weight of the held object's distance in Eq. 14."""
+    progress_scale: float = 5.0
+    """R_taskB is the progress of the interaction (0 to 1 over an episode) times this."""
+    success_bonus: float = 5.0
+    """Added when the composite succeeds, which ends the episode."""
+    drop_penalty: float = 5.0
+    """Subtracted when the held object is lost, which ends the episode."""
+    num_threads: int | None = None
+    """Threads of the simulator; None lets it choose."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """The learner."""
+
+    def __post_init__(self) -> None:
+        """Refuses bounds that leave nothing to learn."""
+        for name in ("bound_translation", "bound_rotation", "bound_fingers"):
+            _require(getattr(self, name) >= 0.0, name, getattr(self, name), "a bound of at least 0")
+
+
+_TINY = PPOConfig(num_envs=2, horizon=8, total_steps=32, epochs=1, minibatches=2, hidden=(16,), evaluate_every=2)
+
+_STABILISER: Mapping[str, PPOConfig] = {
+    # 24 steps x 64 worlds x 260 iterations; about six minutes on two cores.
+    "cpu": PPOConfig(num_envs=64, horizon=24, total_steps=400_000, evaluate_every=52),
+    "paper": PPOConfig(num_envs=1024, horizon=24, total_steps=1024 * 24 * 1000, evaluate_every=50),
+    "test": _TINY,
+}
+_RESIDUAL_B: Mapping[str, PPOConfig] = {
+    "cpu": PPOConfig(num_envs=32, horizon=64, total_steps=100_000, evaluate_every=16),
+    # Minibatches of 400: 8 worlds x 200 steps in four parts.
+    "paper": PPOConfig(num_envs=8, horizon=200, total_steps=8 * 200 * 1000, evaluate_every=50, evaluation_rounds=4),
+    "test": _TINY,
+}
+
+
+def _preset(table: Mapping[str, PPOConfig], name: str) -> PPOConfig:
+    if name not in table:
+        raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
+    return table[name]
+
+
+def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
+    """Settings of stabiliser A under a preset.
+
+    Args:
+        name: One of `PRESETS`.
+        changes: Fields of `StabiliserConfig` to replace.
+
+    Raises:
+        ValueError: If the preset is unknown.
+    """
+    ppo = _preset(_STABILISER, name)
+    base = StabiliserConfig(ppo=ppo, episode_steps=20 if name == "test" else 150)
+    return replace(base, **changes)
+
+
+def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
+    """Settings of residual B under a preset.
+
+    Args:
+        name: One of `PRESETS`.
+        changes: Fields of `ResidualBConfig` to replace.
+
+    Raises:
+        ValueError: If the preset is unknown.
+    """
+    return replace(ResidualBConfig(ppo=_preset(_RESIDUAL_B, name)), **changes)

@@ -1,0 +1,134 @@
+"""Randomised base motion and finger release: what stabiliser A learns to withstand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexcompose_agents.residual.config import DisturbanceConfig
+from dexcompose_agents.residual.transition import HOLD, INTERACT, TRANSITION, minimum_jerk
+from dexcompose_envs import hand
+
+Float64 = NDArray[np.float64]
+
+CONTROL_PERIOD = 0.04
+"""Seconds per control step."""
+_PEAK_SLOPE = 1.875  # of `minimum_jerk`
+_FILTER = 0.8  # Decay per step of the jitter's low-pass filter.
+_YAW, _PITCH, _ROLL = 3, 4, 5
+_ABDUCTION = np.array([joint[2:] in ("J3", "J4") for joint in hand.JOINTS])
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """One episode's disturbance, T control steps long."""
+
+    wrist: Float64
+    """Offset of the wrist's targets from the hold pose, (T, 6), m and rad."""
+    fingers: Float64
+    """Targets of the finger joints, were they released, (T, 22), rad."""
+    phase: NDArray[np.int64]
+    """`HOLD` until the release starts, `TRANSITION` while fingers open, then `INTERACT`, (T,)."""
+
+
+def wander(rng: np.random.Generator, steps: int, start: Float64, low: Float64, high: Float64, speed: float) -> Float64:
+    """A smooth path through random waypoints, minimum-jerk from each to the next.
+
+    Args:
+        rng: Source of the waypoints and of the time between them (10 to 40 steps, more where the speed asks for it).
+        steps: Length T.
+        start: Where the path starts, (k,).
+        low: Lower ends of the waypoints, (k,).
+        high: Upper ends of the waypoints, (k,).
+        speed: Largest speed in units per second (Euclidean).
+
+    Returns:
+        Path (T, k); its first point is `start`.
+    """
+    here = start
+    path = [here[None]]
+    length = 1
+    while length < steps:
+        there = rng.uniform(low, high)
+        needed = _PEAK_SLOPE * np.linalg.norm(there - here) / (speed * CONTROL_PERIOD)
+        duration = max(int(rng.integers(10, 41)), int(np.ceil(needed)))
+        share = minimum_jerk(np.arange(1, duration + 1) / duration)[:, None]
+        path.append(here + share * (there - here))
+        length += duration
+        here = there
+    return np.concatenate(path)[:steps]
+
+
+def _jitter(rng: np.random.Generator, steps: int, deviation: Float64) -> Float64:
+    """Low-pass noise (T, 6) of the given standard deviations that fades in over the first ten steps."""
+    noise = rng.standard_normal((steps, 6))
+    for t in range(1, steps):
+        noise[t] = _FILTER * noise[t - 1] + np.sqrt(1 - _FILTER**2) * noise[t]
+    return noise * deviation * np.minimum(np.arange(steps) / 10.0, 1.0)[:, None]
+
+
+def _pitch_ramp(rng: np.random.Generator, steps: int, config: DisturbanceConfig) -> Float64:
+    """A tilt up, a stay and a tilt back (T,), as pressing something on the table asks for."""
+    height = rng.uniform(0.3, 1.0) * config.pitch * (rng.random() < config.pitch_probability)
+    up, stay, down = rng.integers(15, 41), rng.integers(20, 101), rng.integers(15, 41)
+    time = np.arange(steps) - rng.integers(5, 41)
+    return height * (minimum_jerk(time / up) - minimum_jerk((time - up - stay) / down))
+
+
+def draw_disturbance(
+    rng: np.random.Generator, reference: Float64, steps: int, config: DisturbanceConfig
+) -> Disturbance:
+    """Draws one episode's base motion and finger release.
+
+    Args:
+        rng: The world's own generator.
+        reference: q_ref (22,), rad, from which released fingers start.
+        steps: Control steps T.
+        config: Sizes and speeds.
+
+    Returns:
+        A disturbance that starts at rest at the hold pose.
+    """
+    still = int(rng.integers(0, 15))  # The wrist stays put this long.
+    low, high = np.array([-1.0, -1.0, -config.descent / config.translation]), np.ones(3)
+    strength = rng.uniform(0.3, 1.0)  # Gentle episodes as well as rough ones.
+    translation = wander(
+        rng, steps, np.zeros(3), strength * config.translation * low, strength * config.translation * high, config.speed
+    )
+    reach = strength * config.rotation * np.array([1.0, 0.5, 1.0])
+    rotation = wander(rng, steps, np.zeros(3), -reach, reach, config.turn_rate)
+    wrist = np.concatenate([translation, rotation], axis=1)
+    wrist = np.concatenate([np.repeat(wrist[:1], still, axis=0), wrist])[:steps]
+    wrist[:, _PITCH] += _pitch_ramp(rng, steps, config)
+    deviation = [config.jitter_translation] * 3 + [config.jitter_rotation] * 3
+    wrist += _jitter(rng, steps, strength * np.array(deviation))
+
+    begin = int(rng.integers(config.release_start[0], config.release_start[1] + 1))
+    duration = int(rng.integers(config.release_steps[0], config.release_steps[1] + 1))
+    fingers = _released(rng, reference, begin, duration, steps, config)
+    return Disturbance(wrist, fingers, _phases(steps, begin, duration))
+
+
+def _released(
+    rng: np.random.Generator, reference: Float64, begin: int, duration: int, steps: int, config: DisturbanceConfig
+) -> Float64:
+    """Finger targets (T, 22): q_ref, the ramp to the open posture (Eq. 5), then small random motions about it."""
+    time = np.arange(steps)
+    low, high = hand.ACTION_LOW[hand.NUM_WRIST :], hand.ACTION_HIGH[hand.NUM_WRIST :]
+    sideways = 0.15 * np.ones(hand.NUM_FINGER_JOINTS)
+    down = np.where(_ABDUCTION, -sideways, config.finger_motion[0])
+    up = np.where(_ABDUCTION, sideways, config.finger_motion[1])
+    share = np.clip((time - begin + 1) / duration, 0.0, 1.0)[:, None]
+    motion = np.zeros((steps, hand.NUM_FINGER_JOINTS))
+    free = steps - (begin + duration)
+    if free > 0:
+        motion[begin + duration :] = wander(rng, free, np.zeros(hand.NUM_FINGER_JOINTS), down, up, 4.0)
+    target = (1 - share) * reference + share * (hand.OPEN_FINGERS + motion)
+    return np.clip(target, low, high)
+
+
+def _phases(steps: int, begin: int, duration: int) -> NDArray[np.int64]:
+    time = np.arange(steps)
+    return np.where(time < begin, HOLD, np.where(time < begin + duration, TRANSITION, INTERACT))

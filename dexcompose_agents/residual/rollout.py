@@ -1,0 +1,122 @@
+"""What PPO asks of a task, the experience it collects there, and the advantages computed from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+class Step(NamedTuple):
+    """Result of one control step of N worlds that restart by themselves (SAME_STEP)."""
+
+    observation: Tensor
+    """(N, d) float32; for a world whose episode just ended, the first observation of its next episode."""
+    reward: Tensor
+    """(N,) float32."""
+    terminated: Tensor
+    """(N,) bool: the episode ended for a reason of the task; nothing can be earned after it."""
+    truncated: Tensor
+    """(N,) bool: the episode was cut off (time limit); it would have gone on."""
+    final_observation: Tensor
+    """(N, d) float32: the last observation of an ended episode; equal to `observation` elsewhere."""
+    valid: Tensor
+    """(N,) bool: whether the action had any effect, hence whether the step is learned from."""
+    metrics: Mapping[str, Tensor]
+    """Named (N,) quantities; evaluation averages their values at the last step of each episode."""
+
+
+@runtime_checkable
+class RolloutEnv(Protocol):
+    """N worlds of a task that takes unbounded residuals u; the task itself bounds them as `bound * tanh(u)`."""
+
+    num_envs: int
+    observation_size: int
+    action_size: int
+
+    def reset(self, seed: int) -> Tensor:
+        """Starts new episodes in all worlds, all randomness drawn from the seed; returns observations (N, d)."""
+        ...
+
+    def step(self, action: Tensor) -> Step:
+        """Executes residuals u (N, k) for one control step."""
+        ...
+
+
+@dataclass
+class Rollout:
+    """T steps of N worlds; every field is (T, N) except the two that say otherwise."""
+
+    observations: Tensor
+    """(T, N, d)."""
+    actions: Tensor
+    """(T, N, k), the sampled u."""
+    log_probs: Tensor
+    values: Tensor
+    next_values: Tensor
+    """Value of the state that the step really led to: of the final observation where an episode ended."""
+    rewards: Tensor
+    terminated: Tensor
+    ended: Tensor
+    """Terminated or truncated."""
+    valid: Tensor
+
+    @classmethod
+    def empty(cls, steps: int, worlds: int, observation_size: int, action_size: int, device: torch.device) -> Rollout:
+        """Room for T steps of N worlds."""
+
+        def numbers(*shape: int) -> Tensor:
+            return torch.zeros(steps, worlds, *shape, device=device)
+
+        def flags() -> Tensor:
+            return torch.zeros(steps, worlds, dtype=torch.bool, device=device)
+
+        return cls(
+            observations=numbers(observation_size),
+            actions=numbers(action_size),
+            log_probs=numbers(),
+            values=numbers(),
+            next_values=numbers(),
+            rewards=numbers(),
+            terminated=flags(),
+            ended=flags(),
+            valid=flags(),
+        )
+
+
+def generalised_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    ended: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Generalised advantage estimates (Schulman et al. 2016), right at both kinds of episode end.
+
+    A terminated step is worth its reward alone. A truncated step is worth its reward and the value of the state in
+    which the episode was cut off. Neither looks into the next episode.
+
+    Args:
+        rewards: (T, N).
+        values: (T, N), V(s_t).
+        next_values: (T, N), V(s_{t+1}), at an episode's last step the value of its final observation.
+        terminated: (T, N) bool.
+        ended: (T, N) bool, terminated or truncated.
+        gamma: Discount.
+        gae_lambda: Decay of the estimator.
+
+    Returns:
+        Advantages (T, N); the value targets are advantages + values.
+    """
+    surprises = rewards + gamma * next_values * ~terminated - values
+    advantages = torch.zeros_like(rewards)
+    following = torch.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        following = surprises[t] + gamma * gae_lambda * ~ended[t] * following
+        advantages[t] = following
+    return advantages

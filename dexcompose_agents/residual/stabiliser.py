@@ -1,0 +1,185 @@
+"""Stabiliser A: what it observes, and the trained policy that keeps a held object in the hand (Eqs. 7 and 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.residual.bounds import Float32, bounded
+from dexcompose_envs import hand
+from dexcompose_envs.ownership import FingerMask
+
+Observation = Mapping[str, NDArray[np.float32]]
+Layout = Mapping[str, Mapping[str, slice]]
+
+FEATURES: dict[str, int] = {
+    "joint_position": 22,
+    "joint_velocity": 22,
+    "torque": 22,
+    "reference": 22,
+    "previous_residual": 22,
+    "object_position": 3,
+    "object_rotation": 6,
+    "object_linear_velocity": 3,
+    "object_angular_velocity": 3,
+    "palm_offset": 3,
+    "fingertip_error": 5,
+    "contact": 5,
+    "wrist_lead": 6,
+    "wrist_velocity": 6,
+    "released_command": 22,
+    "phase": 3,
+    "mask": 5,
+}
+"""The features in order, with sizes. Joint features are zero on released fingers, `released_command` on preserved ones;
+`fingertip_error` is the change of a fingertip's distance to the object since the start, `wrist_lead` the wrist's next
+target minus its position (normalised)."""
+FEATURE_SIZE = sum(FEATURES.values())
+CONTACT_FORCE = 0.1
+"""A finger is in contact from this force (N) on."""
+_CONTACT_SCALE = 0.1
+_OBJECT_TERMS = (
+    "object_position", "object_rotation", "object_linear_velocity", "object_angular_velocity", "palm_offset",
+)  # fmt: skip
+
+
+class StabiliserObserver:
+    """Turns environment observations into the features of stabiliser A; used in training and in deployment alike.
+
+    It remembers, per world, the mask, the fingertip distances at the episode's start and the previous residual.
+
+    Args:
+        layout: `env.unwrapped.layout`: where each term lies in `task_a` and `context`.
+        num_envs: Number of worlds N.
+    """
+
+    def __init__(self, layout: Layout, num_envs: int) -> None:
+        context = layout["context"]
+        needed = {"reference", "torque", "joint_velocity", "finger_contact", "fingertip_distance", *_OBJECT_TERMS}
+        missing = sorted(needed - set(context))
+        if missing:
+            raise ValueError(f"the task's context lacks {', '.join(missing)}; expected a task with a held object")
+        self._context = context
+        self.joint_mask = np.zeros((num_envs, hand.NUM_FINGER_JOINTS), np.float32)
+        self.mask_bits = np.zeros((num_envs, len(hand.FINGERS)), np.float32)
+        self.previous_residual = np.zeros((num_envs, hand.NUM_FINGER_JOINTS), np.float32)
+        self._start_distance = np.zeros((num_envs, len(hand.FINGERS)), np.float32)
+
+    def begin(self, obs: Observation, env_ids: NDArray[np.int64], masks: Sequence[FingerMask]) -> None:
+        """Starts episodes in the worlds `env_ids`, one mask for each; `obs` are those of all N worlds."""
+        self.joint_mask[env_ids] = [mask.joint_mask() for mask in masks]
+        self.mask_bits[env_ids] = [mask.bits for mask in masks]
+        self.previous_residual[env_ids] = 0.0
+        self._start_distance[env_ids] = self._term(obs, "fingertip_distance")[env_ids]
+
+    def reference(self, obs: Observation) -> Float32:
+        """q_ref (N, 22), normalised."""
+        return self._term(obs, "reference")
+
+    def features(self, obs: Observation, base_action: Float32, phase: Float32 | None = None) -> Float32:
+        """Features (N, `FEATURE_SIZE`) in the order of `FEATURES`.
+
+        Args:
+            obs: Observations of all N worlds.
+            base_action: What wrist and released fingers are about to do, (N, 28), normalised targets.
+            phase: One-hot phase (N, 3); None reads it from the observation.
+        """
+        preserved = self.joint_mask
+        wrist = slice(0, hand.NUM_WRIST)
+        fingers = slice(hand.NUM_WRIST, hand.NUM_ACTIONS)
+        position = obs["task_a"][:, : hand.NUM_ACTIONS]
+        velocity = self._term(obs, "joint_velocity")
+        reference = self.reference(obs)
+        contact = self._term(obs, "finger_contact") > _CONTACT_SCALE * CONTACT_FORCE
+        parts = [
+            (position[:, fingers] - reference) * preserved,
+            velocity[:, fingers] * preserved,
+            self._term(obs, "torque") * preserved,
+            reference * preserved,
+            self.previous_residual * preserved,
+            *(self._term(obs, name) for name in _OBJECT_TERMS),
+            self._term(obs, "fingertip_distance") - self._start_distance,
+            contact,
+            base_action[:, wrist] - position[:, wrist],
+            velocity[:, wrist],
+            base_action[:, fingers] * (1.0 - preserved),
+            self._term(obs, "phase") if phase is None else phase,
+            self.mask_bits,
+        ]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def _term(self, obs: Observation, name: str) -> Float32:
+        return obs["context"][:, self._context[name]]
+
+
+class StabiliserPolicy:
+    """The trained stabiliser of one retention skill, deterministic, recomputed at every control step.
+
+    Args:
+        network: Trained on the features of `StabiliserObserver`.
+        bound: beta_A of Eq. 7, rad.
+        masks: The masks it was trained with.
+        skill: The retention skill it belongs to.
+    """
+
+    def __init__(self, network: ActorCritic, *, bound: float, masks: Sequence[FingerMask], skill: str) -> None:
+        expected = (FEATURE_SIZE, hand.NUM_FINGER_JOINTS)
+        if (network.observation_size, network.action_size) != expected:
+            got = f"{network.observation_size} -> {network.action_size}"
+            raise ValueError(f"the stabiliser's network maps {got} numbers; expected {expected[0]} -> {expected[1]}")
+        self.bound, self.masks, self.skill = float(bound), tuple(masks), skill
+        self._policy = DeterministicPolicy(network)
+        self._observer: StabiliserObserver | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> StabiliserPolicy:
+        """Reads a stabiliser.
+
+        Raises:
+            ValueError: If the file holds another kind of policy.
+            WeightsError: If the file is missing, truncated or corrupt.
+        """
+        network, manifest = ActorCritic.load(path)
+        if manifest.get("kind") != "stabiliser":
+            raise ValueError(f"{path} holds a {manifest.get('kind', 'policy of unknown kind')}; expected a stabiliser")
+        masks = [FingerMask.parse(text) for text in manifest["masks"]]
+        return cls(network, bound=manifest["bound"], masks=masks, skill=manifest["skill"])
+
+    def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
+        """Writes network and manifest; `facts` say what made it."""
+        masks = [str(mask) for mask in self.masks]
+        network.save(path, {"kind": "stabiliser", "skill": self.skill, "masks": masks, "bound": self.bound, **facts})
+
+    def reset(self, obs: Observation, layout: Layout, env_ids: NDArray[np.int64], mask: FingerMask) -> None:
+        """Starts episodes in some worlds; the first call fixes the number of worlds N.
+
+        Args:
+            obs: Observations of all N worlds.
+            layout: `env.unwrapped.layout`.
+            env_ids: Worlds that start, (K,).
+            mask: Preserved fingers.
+        """
+        num_envs = len(obs["context"])
+        if self._observer is None or len(self._observer.joint_mask) != num_envs:
+            self._observer = StabiliserObserver(layout, num_envs)
+        self._observer.begin(obs, env_ids, [mask] * len(env_ids))
+
+    def act(self, obs: Observation, base_action: Float32) -> Float32:
+        """dq_A (N, 22) of Eq. 7, rad, zero on released fingers, within the bound.
+
+        Args:
+            obs: Observations of all N worlds.
+            base_action: What wrist and released fingers are about to do, (N, 28), normalised targets.
+        """
+        if self._observer is None:
+            raise RuntimeError("act() was called before reset()")
+        features = torch.from_numpy(self._observer.features(obs, base_action))
+        residual = bounded(self._policy(features).numpy(), self.bound, self._observer.joint_mask)
+        self._observer.previous_residual[:] = residual
+        return residual

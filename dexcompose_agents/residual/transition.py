@@ -1,0 +1,63 @@
+"""The nominal plan of a composite episode before the interaction: hold, then travel to B's start pose."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dexcompose_agents.residual.bounds import Float32
+from dexcompose_envs import hand
+from dexcompose_envs.phases import HOLD_STEPS, TRANSITION_STEPS
+
+HOLD, TRANSITION, INTERACT = range(3)
+RELEASE_FRACTION = 0.5
+"""Released fingers reach B's posture within this share of the transition, the wrist takes all of it."""
+
+
+def minimum_jerk(progress: ArrayLike) -> NDArray[np.float64]:
+    """The smooth step `10 s^3 - 15 s^4 + 6 s^5` of `progress` clipped to [0, 1]; peak slope 1.875."""
+    s = np.clip(np.asarray(progress, np.float64), 0.0, 1.0)
+    return s**3 * (10.0 + s * (6.0 * s - 15.0))
+
+
+class PhasePlanner:
+    """Nominal targets for the wrist and the released fingers in the phases *hold* and *transition* (SPEC section 3).
+
+    *Hold* repeats the action that holds the object. In *transition* the released fingers move to the posture in which
+    B starts, and the wrist travels to where B starts, both on minimum-jerk profiles between normalised targets. Once
+    there, the plan stays there; from *interact* on B's policy takes over.
+
+    Args:
+        start: B's start pose, normalised targets (28,) or (N, 28).
+        hold_steps: Length of *hold*.
+        transition_steps: Length of *transition*.
+    """
+
+    def __init__(
+        self, start: ArrayLike, *, hold_steps: int = HOLD_STEPS, transition_steps: int = TRANSITION_STEPS
+    ) -> None:
+        self.start: Float32 = np.asarray(start, np.float32)
+        if self.start.shape[-1:] != (hand.NUM_ACTIONS,):
+            raise ValueError(f"B's start pose has shape {self.start.shape}; expected (..., {hand.NUM_ACTIONS})")
+        self.hold_steps, self.transition_steps = hold_steps, transition_steps
+
+    def phase(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Phase (N,) of each world: `HOLD`, `TRANSITION` or `INTERACT`.
+
+        Args:
+            step: Control steps executed since the episode's start, (N,).
+        """
+        return (step >= self.hold_steps).astype(np.int64) + (step >= self.hold_steps + self.transition_steps)
+
+    def plan(self, step: NDArray[np.int64], hold_action: Float32) -> Float32:
+        """Nominal targets (N, 28), normalised, for the next control step.
+
+        Args:
+            step: Control steps executed since the episode's start, (N,).
+            hold_action: The action that holds the object at the episode's start, (N, 28).
+        """
+        travelled = (step[:, None] + 1.0 - self.hold_steps) / self.transition_steps
+        share = np.repeat(minimum_jerk(travelled), hand.NUM_ACTIONS, axis=1)
+        share[:, hand.NUM_WRIST :] = minimum_jerk(travelled / RELEASE_FRACTION)
+        share32 = share.astype(np.float32)
+        return (np.float32(1.0) - share32) * hold_action + share32 * self.start

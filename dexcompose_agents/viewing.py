@@ -1,0 +1,127 @@
+"""Watching a skill or a composition: in MuJoCo's window, or as a video file where there is no display."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dexcompose_agents.evaluation.protocol import HELD_SPLIT
+from dexcompose_agents.evaluation.video import CONTROL_RATE, render_world, write_video
+from dexcompose_agents.methods import make_method
+from dexcompose_agents.methods.base import CompositionMethod, Observation
+from dexcompose_envs import OUTCOMES, SKILLS, env_id, parse_pair
+
+__all__ = ["SkillPolicy", "view"]
+
+
+class SkillPolicy:
+    """The base policy of a single skill, behind the calls of a composition method."""
+
+    def __init__(self, skill: str, key: str) -> None:
+        """Load the shipped policy of ``skill``, which reads the observation ``key``."""
+        from dexcompose_agents.diffusion.policy import load_policy
+
+        self.name, self._key = skill, key
+        self._policy: Any = load_policy(skill)
+        self._num_envs = 0
+
+    def reset(self, obs: Observation, info: dict[str, Any], env_ids: Any, seeds: Any) -> None:
+        """Start episodes in some worlds."""
+        if self._num_envs != len(obs[self._key]):
+            self._num_envs = len(obs[self._key])
+            self._policy.reset(self._num_envs)
+        self._policy.reset_envs(env_ids)
+        self._policy.seed_envs(seeds, env_ids)
+
+    def act(self, obs: Observation) -> Any:
+        """Actions (N, 28)."""
+        return self._policy.act(obs[self._key])
+
+
+def view(
+    name: str, method: str = "dexcompose", episodes: int = 1, seed: int = 0, video: Path | None = None
+) -> list[str]:
+    """Show episodes of a pair or a single skill.
+
+    Args:
+        name: "GraspBall-PushButton", or a single skill such as "PushButton".
+        method: Composition method of a pair; a single skill is driven by its base policy.
+        episodes: Number of episodes.
+        seed: Seed of the first; the next have seed + 1, ...
+        video: Write a video (mp4, or gif without ffmpeg) under this name instead of opening a window.
+
+    Returns:
+        Outcome of each episode.
+
+    Raises:
+        ValueError: On an unknown pair, skill or method.
+        VideoError: If a video is asked for and cannot be rendered or encoded.
+    """
+    import gymnasium as gym
+
+    agent: CompositionMethod
+    options: dict[str, Any] = {}
+    if name in SKILLS:
+        from dexcompose_envs import RETENTION_SKILLS
+
+        agent = SkillPolicy(name, "task_a" if name in RETENTION_SKILLS else "task_b")
+    else:
+        name = "-".join(parse_pair(name))
+        agent = make_method(method, name)
+        options["held_split"] = HELD_SPLIT
+    venv = gym.make_vec(
+        env_id(name),
+        num_envs=1,
+        autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+        render_mode=None if video is None else "rgb_array",
+        **options,
+    )
+    try:
+        if video is None:
+            return _in_window(venv, agent, episodes, seed)
+        frames: list[Any] = []
+        outcomes = _roll_out(venv, agent, episodes, seed, lambda: frames.append(render_world(venv)))
+        write_video(frames, video.with_suffix(""), CONTROL_RATE)
+        return outcomes
+    finally:
+        venv.close()
+
+
+def _roll_out(venv: Any, agent: CompositionMethod, episodes: int, seed: int, show: Any) -> list[str]:
+    outcomes = []
+    for episode in range(episodes):
+        seeds = np.array([seed + episode])
+        obs, info = venv.reset(seed=seeds.tolist())
+        agent.reset(obs, info, np.arange(1), seeds)
+        ended = False
+        while not ended and show() is not False:
+            obs, _, terminated, truncated, info = venv.step(agent.act(obs))
+            ended = bool(terminated[0] or truncated[0])
+        show()
+        outcomes.append(OUTCOMES[int(info["outcome"][0])])
+    return outcomes
+
+
+def _in_window(venv: Any, agent: CompositionMethod, episodes: int, seed: int) -> list[str]:
+    import mujoco
+    import mujoco.viewer
+
+    core = venv.unwrapped.core
+    data = mujoco.MjData(core.scene.model)
+    try:
+        window = mujoco.viewer.launch_passive(core.scene.model, data)
+    except Exception as error:  # no display: every window system fails in its own way
+        raise RuntimeError(f"no window can be opened ({error}); give --video FILE to write a video instead") from None
+    with window:
+
+        def show() -> bool:
+            started = time.monotonic()
+            core.engine.load_into(data, 0)
+            window.sync()
+            time.sleep(max(0.0, 1.0 / CONTROL_RATE - (time.monotonic() - started)))
+            return bool(window.is_running())
+
+        return _roll_out(venv, agent, episodes, seed, show)

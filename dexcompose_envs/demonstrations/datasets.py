@@ -1,0 +1,185 @@
+"""Demonstrations as Minari datasets: where they lie, writing one in a single step, and reading it back."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from dexcompose_envs.registration import NAMESPACE
+
+_ROOT_VARIABLE = "MINARI_DATASETS_PATH"
+METADATA_KEY = "dexcompose"
+"""Entry of a dataset's metadata that says how it was made."""
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One recorded episode of T control steps.
+
+    Attributes:
+        seed: Episode seed.
+        observations: Key -> (T + 1, size) float32; the last row is what was seen after the last action.
+        actions: (T, 28) float32, in [-1, 1].
+        rewards: (T,) float64.
+        infos: Name -> (T + 1,); the first row is the info of the reset.
+    """
+
+    seed: int
+    observations: Mapping[str, NDArray[np.float32]]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float64]
+    infos: Mapping[str, NDArray[Any]]
+
+
+def dataset_id_of(skill: str, source: str = "expert") -> str:
+    """Id of a skill's demonstrations, for example "DexCompose/GraspBall/expert-v0"."""
+    return f"{NAMESPACE}/{skill}/{source}-v0"
+
+
+def datasets_root(root: str | Path | None = None) -> Path:
+    """Folder of the datasets: `root`, or Minari's own (the environment's or the one in the user's home)."""
+    if root is not None:
+        return Path(root)
+    return Path(os.environ.get(_ROOT_VARIABLE) or Path.home() / ".minari" / "datasets")
+
+
+@contextmanager
+def minari_root(root: str | Path | None = None) -> Iterator[Path]:
+    """Lets Minari use a folder within the block; afterwards it uses what it used before.
+
+    Args:
+        root: The folder; None for Minari's own.
+
+    Yields:
+        The folder, as an absolute path.
+    """
+    before = os.environ.get(_ROOT_VARIABLE)
+    folder = datasets_root(root).absolute()
+    os.environ[_ROOT_VARIABLE] = str(folder)
+    try:
+        yield folder
+    finally:
+        if before is None:
+            del os.environ[_ROOT_VARIABLE]
+        else:
+            os.environ[_ROOT_VARIABLE] = before
+
+
+def load_demonstrations(dataset_id: str, root: str | Path | None = None) -> Any:
+    """The `minari.MinariDataset` of that id.
+
+    Args:
+        dataset_id: For example "DexCompose/PushButton/expert-v0".
+        root: Folder of the datasets; None for Minari's own.
+
+    Raises:
+        FileNotFoundError: If there is no such dataset in that folder.
+    """
+    import minari
+
+    with minari_root(root) as folder:
+        if not (folder / dataset_id / "data").is_dir():
+            raise FileNotFoundError(f"no dataset {dataset_id!r} in {str(folder)!r}; expected one made by the recorder")
+        return minari.load_dataset(dataset_id)
+
+
+def write_dataset(
+    dataset_id: str,
+    episodes: Sequence[Episode],
+    env_spec: gym.envs.registration.EnvSpec,
+    metadata: Mapping[str, Any],
+    *,
+    root: str | Path | None = None,
+    algorithm_name: str,
+    description: str,
+    requirements: Sequence[str] = (),
+    force: bool = False,
+) -> Path:
+    """Writes a dataset in a folder of its own, then gives it its name: readers see all of it or nothing.
+
+    Args:
+        dataset_id: Id of the dataset.
+        episodes: What it holds.
+        env_spec: The environment that the episodes were recorded in.
+        metadata: JSON values that say how it was made, stored under `METADATA_KEY`.
+        root: Folder of the datasets; None for Minari's own.
+        algorithm_name: Name of the policy.
+        description: One sentence.
+        requirements: Pip requirements under which the environment behaves as it did.
+        force: Whether an existing dataset of that id is replaced.
+
+    Returns:
+        The dataset's folder.
+
+    Raises:
+        FileExistsError: If there is a dataset of that id and `force` is False.
+    """
+    import minari
+    from minari.namespace import create_namespace, list_local_namespaces
+
+    with minari_root(root) as final_root:
+        refuse_existing(dataset_id, final_root, force)
+    scratch = final_root / f".writing-{secrets.token_hex(4)}"
+    scratch.mkdir(parents=True)
+    try:
+        with minari_root(scratch), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # fields that Minari recommends and we leave out
+            dataset = minari.create_dataset_from_buffers(
+                dataset_id,
+                [_buffer(number, episode) for number, episode in enumerate(episodes)],
+                env=env_spec,
+                eval_env=env_spec.id,
+                algorithm_name=algorithm_name,
+                description=description,
+                requirements=list(requirements),
+            )
+            dataset.storage.update_metadata({METADATA_KEY: dict(metadata)})
+        target = final_root / dataset_id
+        with minari_root(final_root):
+            namespace = dataset_id.rpartition("/")[0]
+            if namespace not in list_local_namespaces():
+                create_namespace(namespace)
+        if target.exists():
+            os.replace(target, scratch / "replaced")
+        os.replace(scratch / dataset_id, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def refuse_existing(dataset_id: str, root: Path, force: bool) -> None:
+    """Refuses an id that is taken.
+
+    Raises:
+        FileExistsError: If there is a dataset of that id and `force` is False.
+    """
+    if (root / dataset_id).exists() and not force:
+        raise FileExistsError(f"dataset {dataset_id!r} exists in {str(root)!r}; pass force=True to replace it")
+
+
+def _buffer(number: int, episode: Episode) -> Any:
+    """Minari's form of an episode. The recorder ends episodes, so their last step counts as truncated."""
+    from minari.data_collector import EpisodeBuffer
+
+    steps = len(episode.actions)
+    return EpisodeBuffer(
+        id=number,
+        seed=episode.seed,
+        observations=dict(episode.observations),
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=np.zeros(steps, bool),
+        truncations=np.arange(steps) == steps - 1,
+        infos=dict(episode.infos),
+    )

@@ -1,0 +1,128 @@
+"""Selectors: decisions by hand, and what every selector must keep."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dexcompose_agents.attribution.selectors import (
+    SELECTORS,
+    Candidate,
+    HeuristicSelector,
+    PairContext,
+    Selection,
+    UtilitySelector,
+    make_candidates,
+    make_selector,
+)
+from dexcompose_agents.attribution.tables import MaskResult
+from dexcompose_agents.attribution.usage import FingerUsage
+from dexcompose_envs.ownership import FingerMask
+
+PAIR = PairContext("GraspBall", "PushButton")
+PUSHING = FingerUsage((0.9, 0.04, 0.02, 0.02, 0.02), (1.0, 0, 0, 0, 0), (0.2,) * 5, "contact", 50)
+
+
+def row(mask, retained, clean=100, rollouts=100):
+    return MaskResult(FingerMask.parse(mask), retained, clean, rollouts)
+
+
+def select(name, rows, usage=PUSHING):
+    return make_selector(name).select(make_candidates(rows, usage), PAIR)
+
+
+def test_heuristic_takes_the_highest_retention_with_two_released():
+    rows = [row("TH+FF+MF+RF", 100), row("TH+FF+MF", 97), row("TH+RF+LF", 95), row("TH", 3)]
+    assert str(select("heuristic", rows).mask) == "TH+FF+MF"
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([row("TH+FF+MF", 90, clean=80), row("TH+FF+RF", 90, clean=90)], "TH+FF+RF"),  # clean first
+        ([row("TH+FF+MF", 90), row("TH+FF", 90)], "TH+FF"),  # then more released
+        ([row("TH+RF+LF", 90), row("TH+FF+MF", 90)], "TH+FF+MF"),  # then the candidates' order
+    ],
+)
+def test_heuristic_breaks_ties(rows, expected):
+    assert str(select("heuristic", rows).mask) == expected
+
+
+def test_heuristic_needs_two_released():
+    with pytest.raises(ValueError, match="none of the 1 candidate masks releases at least 2 fingers"):
+        select("heuristic", [row("TH+FF+MF+RF", 100)])
+    one = make_candidates([row("TH+FF+MF+RF", 9)], PUSHING)
+    assert str(HeuristicSelector(min_released=1).select(one, PAIR).mask) == "TH+FF+MF+RF"
+
+
+def test_utility_by_hand():
+    candidate = Candidate(FingerMask.parse("TH+RF"), p_ret=0.9, p_ret_low=0.8, p_clean=0.81, eta_b=0.5, rollouts=100)
+    assert UtilitySelector().utility(candidate) == pytest.approx(0.8**2 * 0.9 * 0.5)
+    only_retention = UtilitySelector(retention_exponent=1.0, clean_exponent=0.0, use_exponent=0.0)
+    assert only_retention.utility(candidate) == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="use_exponent is -1"):
+        UtilitySelector(use_exponent=-1.0)
+
+
+def test_utility_frees_the_finger_that_b_uses():
+    rows = [row("TH+FF+MF", 99), row("TH+MF+RF+LF", 96), row("TH+MF+RF", 93), row("TH+MF", 20)]
+    selection = select("utility", rows)
+    assert str(selection.mask) == "TH+MF+RF+LF"
+    assert str(select("heuristic", rows).mask) == "TH+FF+MF"
+    assert next(iter(selection.scores)) == "TH+MF+RF+LF" and set(selection.scores) == {str(r.mask) for r in rows}
+    assert "96 % of 100 release tests" in selection.why and "next: TH+MF+RF" in selection.why
+
+
+def test_utility_trusts_many_rollouts_more():
+    rows = [row("TH+MF+RF+LF", 5, 5, 5), row("TH+MF+RF", 97)]
+    assert str(select("utility", rows).mask) == "TH+MF+RF"
+
+
+def test_selection_file_round_trip(tmp_path):
+    selection = select("utility", [row("TH+MF", 90), row("TH", 2)])
+    selection.save(tmp_path / "mask.json")
+    stored = json.loads((tmp_path / "mask.json").read_text())
+    assert stored["mask"] == "TH+MF" and stored["selector"] == "utility" and stored["pair"] == "GraspBall-PushButton"
+    assert stored["why"] == selection.why and stored["scores"]["TH+MF"]["p_ret"] == 0.9
+    assert Selection.load(tmp_path / "mask.json") == selection
+    for text in ("{}", "[1]", "not json", '{"mask": "XX"}'):
+        (tmp_path / "mask.json").write_text(text)
+        with pytest.raises(ValueError, match=r"mask\.json isn't a mask selection"):
+            Selection.load(tmp_path / "mask.json")
+
+
+def test_wrong_input_is_refused():
+    with pytest.raises(ValueError, match="unknown selector 'best', expected one of heuristic, utility"):
+        make_selector("best")
+    with pytest.raises(ValueError, match=r"has the mask TH\+FF twice"):
+        make_candidates([row("TH+FF", 1), row("FF+TH", 2)], PUSHING)
+    with pytest.raises(ValueError, match="no candidate masks"):
+        select("utility", [])
+
+
+@st.composite
+def tables(draw):
+    rows = []
+    for mask in draw(st.lists(st.sampled_from(FingerMask.candidates()), min_size=1, max_size=30, unique=True)):
+        rollouts = draw(st.integers(1, 100))
+        counts = st.integers(0, rollouts)
+        rows.append(MaskResult(mask, draw(counts), draw(counts), rollouts))
+    return rows
+
+
+@pytest.mark.parametrize("name", sorted(SELECTORS))
+@given(rows=tables(), random=st.randoms(use_true_random=False))
+def test_every_selector_answers_with_a_candidate_whatever_the_order(name, rows, random):
+    eligible = [r.mask for r in rows if name != "heuristic" or r.mask.num_released >= 2]
+    if not eligible:
+        with pytest.raises(ValueError, match="releases at least 2"):
+            select(name, rows)
+        return
+    selection = select(name, rows)
+    assert selection.mask in eligible
+    assert selection.selector == name and str(selection.mask) in selection.why and "\n" not in selection.why
+    assert select(name, rows) == selection
+    assert select(name, random.sample(rows, len(rows))) == selection
+    scores = [entry["score"] for entry in selection.scores.values()]
+    assert scores == sorted(scores, reverse=True)

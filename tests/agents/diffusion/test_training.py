@@ -1,0 +1,148 @@
+import dataclasses
+import signal
+
+import numpy as np
+import pytest
+import torch
+from diffusion_toy import NETWORK, QUICK, TRAINING, episodes
+
+from dexcompose_agents.diffusion import TrainingError, TrainingInterrupted, train
+from dexcompose_agents.diffusion.training import new_network
+from dexcompose_agents.weights import load_weights
+
+EPISODES = episodes(6)
+
+
+def interrupt_at(step):
+    def progress(report):
+        if report.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "w.safetensors"
+    train(EPISODES, QUICK, path)
+    return load_weights(path)
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A run that Ctrl-C stopped at step 5 of 12."""
+    with pytest.raises(TrainingInterrupted, match=r"stopped at step 5 of 12; state saved in .*w\.checkpoint"):
+        train(EPISODES, QUICK, tmp_path / "w.safetensors", progress=interrupt_at(5))
+    return tmp_path / "w.safetensors"
+
+
+def test_loss_falls_far_below_that_of_knowing_nothing(trained):
+    # Normalised actions that are mostly -1, 0 or 1 have a variance of about 0.2.
+    assert trained[1]["final_loss"] < 0.02
+
+
+def test_resumed_run_ends_as_an_uninterrupted_one(stopped, uninterrupted):
+    assert not stopped.exists()
+    steps = []
+    train(EPISODES, QUICK, stopped, progress=lambda report: steps.append(report.step))
+    assert steps == list(range(6, 13))
+    weights, manifest = load_weights(stopped)
+    for name, value in uninterrupted[0].items():
+        assert torch.equal(weights[name], value), name
+    assert manifest["final_loss"] == uninterrupted[1]["final_loss"]
+    assert [entry.name for entry in stopped.parent.iterdir()] == [stopped.name]
+
+
+def test_resume_can_be_declined(stopped):
+    steps = []
+    train(EPISODES, QUICK, stopped, resume=False, progress=lambda report: steps.append(report.step))
+    assert steps[0] == 1
+
+
+def test_state_of_other_settings_or_data_is_refused(stopped):
+    with pytest.raises(TrainingError, match=r"learning_rate = 0\.001 where now it is 0\.5"):
+        train(EPISODES, dataclasses.replace(QUICK, learning_rate=0.5), stopped)
+    network = dataclasses.replace(NETWORK, kernel_size=5)
+    with pytest.raises(TrainingError, match=r"network\.kernel_size = 3 where now it is 5"):
+        train(EPISODES, dataclasses.replace(QUICK, network=network), stopped)
+    with pytest.raises(TrainingError, match="other demonstrations"):
+        train(episodes(5), QUICK, stopped)
+
+
+def test_corrupt_state_is_reported(stopped):
+    checkpoint = stopped.with_suffix(".checkpoint")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match="is corrupt"):
+        train(EPISODES, QUICK, stopped)
+
+
+def test_ctrl_c_handler_is_given_back(stopped):
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_weights_are_averaged_ones(tmp_path):
+    # Decay 0 keeps the last weights, decay 1 the first that were averaged; the default lies in between.
+    found = {}
+    for name, change in {"last": {"ema_decay": 0.0}, "average": {}}.items():
+        path = tmp_path / f"{name}.safetensors"
+        train(EPISODES, dataclasses.replace(QUICK, learning_rate=1e-2, **change), path)
+        found[name] = load_weights(path)[0]["film_step.weight"]
+    start = new_network(3, 1, NETWORK, QUICK.seed).film_step.weight.detach()
+    distance = {name: (value - start).norm().item() for name, value in found.items()}
+    assert 0 < distance["average"] < distance["last"]
+
+
+def test_global_generator_of_torch_is_left_alone(tmp_path):
+    before = torch.get_rng_state()
+    train(EPISODES, QUICK, tmp_path / "w.safetensors")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_learning_rate_warms_up_and_decays(tmp_path):
+    rates = []
+    config = dataclasses.replace(QUICK, warmup_steps=4)
+    train(EPISODES, config, tmp_path / "w.safetensors", progress=lambda report: rates.append(report.learning_rate))
+    # Step n: min(1, n / 4) * (1 + cos(pi (n - 1) / 12)) / 2.
+    n = np.arange(1, 13)
+    expected = 1e-3 * np.minimum(1, n / 4) * (1 + np.cos(np.pi * (n - 1) / 12)) / 2
+    np.testing.assert_allclose(rates, expected)
+
+
+def test_time_limit_ends_training_early(tmp_path):
+    config = dataclasses.replace(TRAINING, steps=10**9, time_limit=0.003)
+    manifest = train(EPISODES, config, tmp_path / "w.safetensors")
+    assert 1 <= manifest["steps"] < 10**6
+
+
+def test_bfloat16_trains(tmp_path):
+    manifest = train(EPISODES, dataclasses.replace(QUICK, precision="bfloat16"), tmp_path / "w.safetensors")
+    assert np.isfinite(manifest["final_loss"])
+
+
+def test_manifest_says_what_made_the_weights(tmp_path):
+    provenance = {"skill": "PushButton", "dataset_id": "DexCompose/PushButton/expert-v0", "model_hash": "abc"}
+    train(EPISODES, QUICK, tmp_path / "w.safetensors", provenance=provenance)
+    manifest = load_weights(tmp_path / "w.safetensors")[1]
+    assert provenance.items() <= manifest.items()
+    assert manifest["steps"] == 12
+    assert manifest["dataset"]["episodes"] == 6
+    assert manifest["config"]["network"]["widths"] == [32, 32]
+
+
+def test_finger_dropout_needs_the_joints(tmp_path):
+    with pytest.raises(ValueError, match="observations have 3 numbers; expected at least the 28 joints"):
+        train(EPISODES, dataclasses.replace(QUICK, finger_dropout=0.5), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"finger_dropout": 1.5}, "finger_dropout is 1.5"),
+        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"time_limit": -1.0}, "time_limit is -1.0"),
+    ],
+)
+def test_impossible_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(QUICK, **change)

@@ -1,0 +1,120 @@
+"""Numbers by hand, and properties that hold for any data."""
+
+from __future__ import annotations
+
+import math
+import statistics as stdlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dexcompose_agents.evaluation.statistics import (
+    bootstrap_interval,
+    mean_and_sd,
+    overall_by_seed,
+    paired_difference,
+    wilson_interval,
+)
+
+counts = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+def test_wilson_by_hand() -> None:
+    """z = 1.959964, z^2 = 3.841459, n = 10, p = 0.8.
+
+    Centre: (0.8 + 3.841459/20) / (1 + 0.3841459) = 0.9920729/1.3841459 = 0.716740.
+    Half width: 1.959964 * sqrt(0.8*0.2/10 + 3.841459/400) / 1.3841459 = 1.959964 * 0.160012/1.3841459 = 0.226577.
+    """
+    interval = wilson_interval(8, 10)
+    assert interval.low == pytest.approx(0.716740 - 0.226577, abs=2e-6)
+    assert interval.high == pytest.approx(0.716740 + 0.226577, abs=2e-6)
+
+
+def test_wilson_at_the_ends() -> None:
+    """With 0 of n the upper bound is z^2 / (n + z^2); with no trial nothing is known."""
+    z2 = stdlib.NormalDist().inv_cdf(0.975) ** 2
+    assert wilson_interval(0, 32).low == 0.0
+    assert wilson_interval(0, 32).high == pytest.approx(z2 / (32 + z2))
+    assert wilson_interval(32, 32).high == 1.0
+    assert wilson_interval(32, 32).low == pytest.approx(32 / (32 + z2))
+    assert (wilson_interval(0, 0).low, wilson_interval(0, 0).high) == (0.0, 1.0)
+
+
+@given(counts)
+def test_wilson_contains_the_proportion_and_mirrors(count: tuple[int, int]) -> None:
+    """The interval contains p, stays in [0, 1], and failures have the mirrored interval."""
+    successes, trials = count
+    interval, mirrored = wilson_interval(successes, trials), wilson_interval(trials - successes, trials)
+    assert 0.0 <= interval.low <= successes / trials <= interval.high <= 1.0
+    assert interval.low < interval.high
+    assert interval.low == pytest.approx(1.0 - mirrored.high, abs=1e-12)
+
+
+@given(counts, st.floats(0.5, 0.98))
+def test_wilson_grows_with_confidence(count: tuple[int, int], confidence: float) -> None:
+    """More confidence, wider interval."""
+    narrow, wide = wilson_interval(*count, confidence), wilson_interval(*count, confidence + 0.015)
+    assert wide.low <= narrow.low and narrow.high <= wide.high
+
+
+@pytest.mark.parametrize(("successes", "trials", "confidence"), [(3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1.0), (1, 2, 0.0)])
+def test_wilson_refuses_nonsense(successes: int, trials: int, confidence: float) -> None:
+    """Impossible counts and levels are errors."""
+    with pytest.raises(ValueError, match=r"expected 0 <= successes|confidence"):
+        wilson_interval(successes, trials, confidence)
+
+
+def test_mean_and_sample_sd_by_hand() -> None:
+    """Mean of 0.5, 0.7, 0.9 is 0.7; the squared deviations 0.04 + 0 + 0.04 over n - 1 = 2 give SD 0.2."""
+    summary = mean_and_sd([0.5, 0.7, 0.9])
+    assert summary.mean == pytest.approx(0.7)
+    assert summary.sd == pytest.approx(0.2)
+    assert mean_and_sd([0.5]).sd is None
+    with pytest.raises(ValueError, match="at least one seed"):
+        mean_and_sd([])
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_sample_sd_agrees_with_the_standard_library(values: list[float]) -> None:
+    """The divisor is n - 1."""
+    summary = mean_and_sd(values)
+    assert summary.sd is not None
+    assert math.isclose(summary.sd, stdlib.stdev(values), abs_tol=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=13))
+def test_bootstrap_stays_within_the_data_and_repeats(values: list[float]) -> None:
+    """A mean of resampled values lies between their extremes, and the same data give the same interval."""
+    interval = bootstrap_interval(values, resamples=200)
+    assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
+    assert interval == bootstrap_interval(values, resamples=200)
+
+
+def test_bootstrap_refuses_nonsense() -> None:
+    """No value, no interval."""
+    with pytest.raises(ValueError, match="at least one value"):
+        bootstrap_interval([])
+    with pytest.raises(ValueError, match="resamples"):
+        bootstrap_interval([1.0], resamples=0)
+
+
+def test_overall_averages_pairs_within_each_seed_first() -> None:
+    """Seed 0: (0.5 + 1.0)/2 = 0.75, seed 1: (0.7 + 0.3)/2 = 0.5. The mean over seeds is 0.625 and the sample SD is
+
+    sqrt(2 * 0.125^2 / 1) = 0.1768; the SD over the four numbers would be 0.2986. Seed 2 lacks a pair and is left out.
+    """
+    overall = overall_by_seed({"A-B": {0: 0.5, 1: 0.7, 2: 0.0}, "C-B": {0: 1.0, 1: 0.3}})
+    assert overall == pytest.approx({0: 0.75, 1: 0.5})
+    assert mean_and_sd(list(overall.values())).sd == pytest.approx(0.125 * math.sqrt(2))
+    assert overall_by_seed({}) == {}
+
+
+def test_paired_difference_uses_common_episodes_only() -> None:
+    """Common episodes 1, 2, 3: differences +1, 0, +1, mean 2/3."""
+    first, second = {1: True, 2: True, 3: True, 9: False}, {1: False, 2: True, 3: False, 8: True}
+    difference, interval, episodes = paired_difference(first, second)
+    assert (difference, episodes) == (pytest.approx(2 / 3), 3)
+    assert 0.0 <= interval.low <= difference <= interval.high <= 1.0
+    with pytest.raises(ValueError, match="no episode seed in common"):
+        paired_difference({1: True}, {2: True})

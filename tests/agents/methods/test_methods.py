@@ -1,0 +1,155 @@
+"""The built-in methods against the composition's definition, with a base policy that needs no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dexcompose_agents.methods import CompositionMethod, make_method
+from dexcompose_agents.methods.composed import ComposedMethod, composite_layout
+from dexcompose_agents.methods.shipped import ShippedFileError, choose_mask, residual_path, stabiliser_path
+from dexcompose_envs import FingerMask
+from dexcompose_envs.phases import INTERACT_FROM
+
+PAIR = "GraspBall-PushButton"
+LAYOUT = composite_layout(PAIR)
+
+
+class SeededPolicy:
+    """A base policy whose action is constant per episode and drawn from the episode's seed."""
+
+    def reset(self, num_envs: int) -> None:
+        self.action = np.zeros((num_envs, 28), np.float32)
+
+    def reset_envs(self, env_ids: Any) -> None:
+        """Nothing to forget."""
+
+    def hide_fingers(self, fingers: Any) -> None:
+        self.hidden = tuple(fingers)
+
+    def seed_envs(self, seeds: Any, env_ids: Any = None) -> None:
+        ids = range(len(self.action)) if env_ids is None else env_ids
+        for world, seed in zip(ids, seeds, strict=True):
+            self.action[world] = np.random.default_rng(int(seed)).uniform(-1, 1, 28)
+
+    def act(self, task_obs: Any, env_ids: Any = None) -> Any:
+        ids = np.arange(len(self.action)) if env_ids is None else env_ids
+        assert len(task_obs) == len(ids)
+        return self.action[ids]
+
+
+def observation(num_envs: int, seed: int = 0) -> dict[str, Any]:
+    """Random observations of the right sizes."""
+    rng = np.random.default_rng(seed)
+    sizes = {key: max(columns.stop for columns in terms.values()) for key, terms in LAYOUT.items()}
+    return {key: rng.uniform(-0.5, 0.5, (num_envs, size)).astype(np.float32) for key, size in sizes.items()}
+
+
+def reference(obs: dict[str, Any]) -> Any:
+    """q_ref, normalised (N, 22)."""
+    return obs["context"][:, LAYOUT["context"]["reference"]]
+
+
+def roll(method: CompositionMethod, obs: dict[str, Any], seeds: list[int], steps: int) -> Any:
+    """Actions (steps, N, 28) on observations that never change."""
+    method.reset(obs, {}, np.arange(len(seeds)), np.array(seeds))
+    return np.stack([method.act(obs) for _ in range(steps)])
+
+
+def test_layout_is_that_of_the_environment() -> None:
+    import gymnasium as gym
+
+    from dexcompose_envs import env_id
+
+    env: Any = gym.make(env_id(PAIR))
+    assert env.unwrapped.layout == LAYOUT
+    env.close()
+
+
+def test_frozen_holds_every_finger_at_the_reference() -> None:
+    obs = observation(3)
+    actions = roll(make_method("frozen", PAIR, base_policy=SeededPolicy()), obs, [5, 6, 7], INTERACT_FROM + 5)
+    np.testing.assert_allclose(actions[:, :, 6:], np.broadcast_to(reference(obs), actions[:, :, 6:].shape))
+    wrist = np.stack([np.random.default_rng(seed).uniform(-1, 1, 28)[:6] for seed in (5, 6, 7)])
+    np.testing.assert_allclose(actions[-1, :, :6], wrist, rtol=1e-6)
+
+
+def test_frozen_is_the_composition_with_all_fingers_preserved() -> None:
+    method = make_method("frozen", PAIR, base_policy=SeededPolicy())
+    assert method.mask == FingerMask.all_fingers()  # type: ignore[attr-defined]
+    assert method.selector == "none"  # type: ignore[attr-defined]
+
+
+def test_released_fingers_and_wrist_belong_to_b() -> None:
+    class Plain(ComposedMethod):
+        """A mask without residuals."""
+
+        name = "plain"
+
+    mask = FingerMask.parse("TH+MF+RF")
+    obs = observation(2)
+    method = Plain(PAIR, mask, "given", base_policy=SeededPolicy())
+    actions = roll(method, obs, [1, 2], INTERACT_FROM + 3)
+    nominal = np.stack([np.random.default_rng(seed).uniform(-1, 1, 28) for seed in (1, 2)])
+    owned = mask.action_mask_b()
+    np.testing.assert_allclose(actions[-1][:, owned], nominal[:, owned], rtol=1e-6)
+    np.testing.assert_allclose(actions[-1][:, 6:][:, mask.joint_mask()], reference(obs)[:, mask.joint_mask()])
+    assert method.describe()["mask"] == "TH+MF+RF"
+
+
+def test_actions_do_not_depend_on_neighbours() -> None:
+    obs = observation(4)
+    together = roll(make_method("frozen", PAIR, base_policy=SeededPolicy()), obs, [1, 2, 3, 4], INTERACT_FROM + 5)
+    for world in range(4):
+        alone = {key: value[world : world + 1] for key, value in obs.items()}
+        single = roll(make_method("frozen", PAIR, base_policy=SeededPolicy()), alone, [1 + world], INTERACT_FROM + 5)
+        np.testing.assert_array_equal(single[:, 0], together[:, world])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of the shipped files."""
+    (tmp_path / "masks").mkdir()
+    monkeypatch.setenv("DEXCOMPOSE_PRETRAINED", str(tmp_path))
+    return tmp_path
+
+
+def write_mask(path: Path, mask: str, selector: str | None = None) -> None:
+    path.write_text(json.dumps({"mask": mask} | ({} if selector is None else {"selector": selector})))
+
+
+def test_masks_are_chosen_by_file_by_name_and_by_selector(folder: Path) -> None:
+    write_mask(folder / "masks" / f"{PAIR}.json", "TH+MF+RF", "utility")
+    write_mask(folder / "masks" / f"{PAIR}-heuristic.json", "TH+FF", "heuristic")
+    write_mask(folder / "mine.json", "TH+LF", "oracle")
+    assert choose_mask(PAIR) == (FingerMask.parse("TH+MF+RF"), "utility")
+    assert choose_mask(PAIR, selector="heuristic") == (FingerMask.parse("TH+FF"), "heuristic")
+    assert choose_mask(PAIR, str(folder / "mine.json")) == (FingerMask.parse("TH+LF"), "oracle")
+    assert choose_mask(PAIR, "lf+th") == (FingerMask.parse("TH+LF"), "given")
+
+
+def test_missing_and_spoilt_masks(folder: Path) -> None:
+    with pytest.raises(ShippedFileError, match=f"select-mask {PAIR}"):
+        choose_mask(PAIR)
+    with pytest.raises(ShippedFileError, match="selector 'heuristic'"):
+        choose_mask(PAIR, selector="heuristic")
+    with pytest.raises(ValueError, match="unknown finger"):
+        choose_mask(PAIR, "TH+XX")
+    (folder / "masks" / f"{PAIR}.json").write_text("[1, 2]")
+    with pytest.raises(ShippedFileError, match="is not a mask selection"):
+        choose_mask(PAIR)
+
+
+def test_stabiliser_of_the_pair_comes_before_that_of_the_skill(folder: Path) -> None:
+    with pytest.raises(ShippedFileError, match="no stabiliser"):
+        stabiliser_path(PAIR)
+    (folder / "stabiliser-GraspBall.safetensors").touch()
+    assert stabiliser_path(PAIR).name == "stabiliser-GraspBall.safetensors"
+    (folder / f"stabiliser-{PAIR}.safetensors").touch()
+    assert stabiliser_path(PAIR).name == f"stabiliser-{PAIR}.safetensors"
+    with pytest.raises(ShippedFileError, match="no residual"):
+        residual_path(PAIR)

@@ -1,0 +1,82 @@
+"""Picks an offscreen OpenGL before MuJoCo is imported; tests marked `rendering` are skipped where none works."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+from hypothesis import settings
+
+PROBE = """
+import mujoco
+context = mujoco.GLContext(16, 16)
+context.make_current()
+mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100)
+"""
+BACKEND = pytest.StashKey()
+
+# Physics and a busy machine make single examples slow without anything being wrong.
+settings.register_profile("dexcompose", deadline=None)
+settings.load_profile("dexcompose")
+
+
+def renders(backend):
+    """Whether MuJoCo can draw with this back end, tried in a process of its own."""
+    environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", PROBE], env=environment, capture_output=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return probe.returncode == 0
+
+
+def pytest_configure(config):
+    candidates = [os.environ["MUJOCO_GL"]] if "MUJOCO_GL" in os.environ else ["egl", "osmesa"]
+    backend = next((candidate for candidate in candidates if renders(candidate)), None)
+    os.environ["MUJOCO_GL"] = backend or "disabled"
+    config.stash[BACKEND] = backend
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.stash[BACKEND] is None:
+        skip = pytest.mark.skip(reason="neither egl nor osmesa works here; set MUJOCO_GL to try another back end")
+        for item in items:
+            if item.get_closest_marker("rendering"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def held_library():
+    """`held_library(skill)`: eight held states of a retention skill, made by its scripted expert; made once."""
+    return _held_library
+
+
+@cache
+def _held_library(skill):
+    import gymnasium as gym
+    import numpy as np
+
+    from dexcompose_envs import __version__, env_id, hand
+    from dexcompose_envs.demonstrations import make_expert
+    from dexcompose_envs.held_states import HeldStateLibrary, Manifest
+
+    count, seed = 8, 500
+    kwargs = {"terminate_on_success": False, "autoreset_mode": "Disabled"}
+    venv = gym.make_vec(env_id(skill), num_envs=count, **kwargs)
+    obs, _ = venv.reset(seed=seed)
+    expert = make_expert(skill)
+    expert.reset(obs, range(count), range(seed, seed + count))
+    success = np.zeros(count, bool)
+    for _ in range(135):
+        obs, _, _, _, info = venv.step(expert.act(obs))
+        success = info["success"]
+    assert success.all(), f"the expert of {skill} made no held states for the tests: {success}"
+    columns = venv.unwrapped.core.held_columns()
+    columns["reference"] = columns["control"][:, hand.NUM_WRIST :]
+    columns["hold_target"] = np.array(venv.unwrapped.core.snapshot().sensors["object_position"])
+    manifest = Manifest(skill, __version__, venv.unwrapped.core.scene.model_hash, policy_hash="expert")
+    venv.close()
+    return HeldStateLibrary.from_columns(manifest, columns)
