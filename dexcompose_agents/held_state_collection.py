@@ -29,11 +29,10 @@ from dexcompose_agents.held_state_shards import REASONS, CollectionError, Finish
 from dexcompose_envs import __version__, env_id, hand
 from dexcompose_envs.files import check_writable_dir
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
+from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE
 
 SHARD_EPISODES = 128
 """Finished episodes per shard."""
-LENGTH_SCALE, VELOCITY_SCALE = 10.0, 0.1
-"""Scales of the observation terms `object_position` (m) and `joint_velocity` (rad/s)."""
 Progress = Callable[[int, int], None]
 """Called with (states accepted, states wanted)."""
 

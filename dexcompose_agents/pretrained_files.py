@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -11,8 +13,10 @@ from pathlib import Path
 
 from dexcompose_envs.held_states import FOLDER_VARIABLE as HELD_STATES_VARIABLE
 
-__all__ = ["PRETRAINED_VARIABLE", "file_hash", "pretrained_folder", "trained_in"]
+__all__ = ["PRETRAINED_VARIABLE", "SUMMARY_FILE", "file_hash", "pretrained_folder", "trained_in"]
 
+SUMMARY_FILE = "pipeline.json"
+"""What the stages of an output folder took, with which preset, on which machine, with which software."""
 PRETRAINED_VARIABLE = "DEXCOMPOSE_PRETRAINED"
 """Environment variable: folder of weights and masks to use instead of those that ship."""
 
@@ -55,6 +59,7 @@ def trained_in(folder: Path | None) -> Iterator[None]:
         missing = [path for path in chosen.values() if not Path(path).is_dir()]
         if missing:
             raise ValueError(f"no folder '{missing[0]}'; expected an output folder of 'dexcompose train all'")
+        _warn_of_test_weights(folder)
     before = {name: os.environ.get(name) for name in chosen}
     os.environ.update(chosen)
     try:
@@ -65,3 +70,13 @@ def trained_in(folder: Path | None) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _warn_of_test_weights(folder: Path) -> None:
+    """Says on stderr that results mean nothing if the folder was made with the preset "test"."""
+    try:
+        preset = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["preset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # a folder put together by hand
+    if preset == "test":
+        print(f"warning: '{folder}' was made with preset 'test': its weights learned nothing", file=sys.stderr)

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from dexcompose_agents.evaluation.manifest import config_hash, machine_info, software_versions, write_json
+from dexcompose_agents.pretrained_files import SUMMARY_FILE
 from dexcompose_agents.progress import progress_bar
 from dexcompose_envs import __version__
 from dexcompose_envs.files import check_writable_dir
 
-__all__ = ["SUMMARY_FILE", "Stage", "StageError", "run_stages"]
-
-SUMMARY_FILE = "pipeline.json"
-"""What the stages of a folder took, on which machine, with which software."""
+__all__ = ["Stage", "StageError", "run_stages"]
 
 Make = Callable[[Path, Callable[[float, float], None]], None]
 
@@ -76,7 +74,7 @@ def run_stages(stages: Iterable[Stage], out: Path, preset: str, say: Callable[[s
         unchanged = record.get("fingerprint") == fingerprint and all((out / p).exists() for p in stage.outputs.values())
         if unchanged:
             _check_outputs(record, out)
-            say(f"{stage.name:32s} unchanged")
+            say(f"{stage.name:36s} unchanged")
         else:
             record_path.unlink(missing_ok=True)
             seconds = _make(stage, out, fingerprint)
@@ -94,7 +92,7 @@ def run_stages(stages: Iterable[Stage], out: Path, preset: str, say: Callable[[s
             }
             write_json(record_path, record)
             shutil.rmtree(out / "work" / _slug(stage), ignore_errors=True)
-            say(f"{stage.name:32s} done in {seconds:8.1f} s")
+            say(f"{stage.name:36s} done in {seconds:8.1f} s")
         kept = ("stage", "seconds", "machine", "versions")
         summary["stages"][stage.name] = {key: record.get(key) for key in kept}
         _save_summary(out, summary)

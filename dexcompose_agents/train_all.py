@@ -7,7 +7,7 @@ The output folder is laid out like the package's own folders: `pretrained/` hold
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +156,7 @@ class _Chain:
     def release_test(self, skill: str) -> Stage:
         from dexcompose_agents.attribution import ReleaseTestConfig
 
-        steps = self.amount.release_steps
-        config = ReleaseTestConfig(rollouts=self.amount.release_rollouts, steps=steps)
-        config = replace(config, clean_steps=min(config.clean_steps, steps))
+        config = ReleaseTestConfig(rollouts=self.amount.release_rollouts, steps=self.amount.release_steps)
 
         def make(work: Path, advance: Advance) -> None:
             from dexcompose_agents.attribution import run_release_test

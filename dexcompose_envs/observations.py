@@ -86,6 +86,9 @@ def finger_forces(contact: Array) -> Array:
     return xp.sum(xp.sqrt(xp.sum(links * links, axis=-1)), axis=-1)
 
 
+LENGTH_SCALE, VELOCITY_SCALE, FORCE_SCALE = 10.0, 0.1, 0.1
+"""What metres, angular and joint velocities, and newtons are multiplied by in the context, to be of order one."""
+
 JOINT_POSITION = Term(
     "joint_position",
     hand.NUM_ACTIONS,
@@ -94,7 +97,10 @@ JOINT_POSITION = Term(
 )
 
 HAND_CONTEXT = (
-    Term("joint_velocity", 28, "joint velocities, 0.1 x m/s and rad/s", lambda s: 0.1 * s.sensors["joint_velocity"]),
+    Term(
+        "joint_velocity", 28, "joint velocities, 0.1 x m/s and rad/s",
+        lambda s: VELOCITY_SCALE * s.sensors["joint_velocity"],
+    ),
     Term(
         "torque", 22, "finger actuator forces as a fraction of their limits",
         lambda s: s.sensors["finger_force"] / s.force_limit,
@@ -104,7 +110,10 @@ HAND_CONTEXT = (
 )  # fmt: skip
 
 OBJECT_CONTEXT = (
-    Term("object_position", 3, "object in the palm frame, 10 x m", lambda s: 10 * s.sensors["object_position"]),
+    Term(
+        "object_position", 3, "object in the palm frame, 10 x m",
+        lambda s: LENGTH_SCALE * s.sensors["object_position"],
+    ),
     Term(
         "object_rotation",
         6,
@@ -114,24 +123,27 @@ OBJECT_CONTEXT = (
     Term("object_linear_velocity", 3, "relative to the palm, m/s", lambda s: s.sensors["object_linear_velocity"]),
     Term(
         "object_angular_velocity", 3, "in the object's frame, 0.1 x rad/s",
-        lambda s: 0.1 * s.sensors["object_angular_velocity"],
+        lambda s: VELOCITY_SCALE * s.sensors["object_angular_velocity"],
     ),
     Term(
         "palm_offset", 3, "object minus hold target in the palm frame, 10 x m",
-        lambda s: 10 * (s.sensors["object_position"] - s.hold_target),
+        lambda s: LENGTH_SCALE * (s.sensors["object_position"] - s.hold_target),
     ),
     Term(
         "finger_contact", 5, "contact force of each finger on the object, 0.1 x N",
-        lambda s: 0.1 * finger_forces(s.sensors["object_contact"]),
+        lambda s: FORCE_SCALE * finger_forces(s.sensors["object_contact"]),
     ),
-    Term("fingertip_distance", 5, "fingertip to object centre, 10 x m", lambda s: 10 * fingertip_distances(s)),
+    Term(
+        "fingertip_distance", 5, "fingertip to object centre, 10 x m",
+        lambda s: LENGTH_SCALE * fingertip_distances(s),
+    ),
     Term("reference", 22, "q_ref: finger targets of the reference hold action, scaled", lambda s: s.reference),
 )  # fmt: skip
 
 FIXTURE_CONTEXT = (
     Term(
         "fixture_contact", 5, "contact force of each finger on the fixture, 0.1 x N",
-        lambda s: 0.1 * finger_forces(s.sensors["fixture_contact"]),
+        lambda s: FORCE_SCALE * finger_forces(s.sensors["fixture_contact"]),
     ),
 )  # fmt: skip
 

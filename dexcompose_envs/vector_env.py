@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from dexcompose_envs.rendering import OffscreenRenderer
 Observation = dict[str, NDArray[np.float32]]
 
 
-class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
+class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]], EzPickle):
     """N worlds stepped natively; see `DexComposeEnv` for actions, observations, rewards and ends.
 
     World i reset with `seed=s` equals a single environment reset with `seed=s + i`, whatever N is. Infos are dense:
@@ -76,6 +77,12 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
             raise ValueError(f"num_envs is {num_envs}; expected at least 1")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
+        EzPickle.__init__(
+            self, num_envs, retention, interaction, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode,
+            start=start, held_split=held_split, held_states=held_states, terminate_on_success=terminate_on_success,
+            base_shake=base_shake, engine=engine, num_threads=num_threads, render_mode=render_mode, camera=camera,
+            width=width, height=height,
+        )  # fmt: skip
         config = CoreConfig(
             retention,
             interaction,

@@ -37,11 +37,10 @@ from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read
 from dexcompose_envs import hand
 from dexcompose_envs.files import atomic_write, check_writable_dir
 from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.observations import FORCE_SCALE, LENGTH_SCALE
 from dexcompose_envs.ownership import FingerMask
 
 MOTIONS = ("shake", "still")
-LENGTH_SCALE, FORCE_SCALE = 10.0, 0.1
-"""Scales of the observation terms `palm_offset` (m) and `finger_contact` (N)."""
 Progress = Callable[[int, int], None]
 """Called with (control steps done, control steps in all)."""
 

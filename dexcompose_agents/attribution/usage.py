@@ -31,12 +31,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.hand import FINGERS, NUM_FINGER_JOINTS, NUM_WRIST, finger_slice
+from dexcompose_envs.observations import FORCE_SCALE, VELOCITY_SCALE
 from dexcompose_envs.ownership import FingerMask
-
-VELOCITY_SCALE = 0.1
-"""Scale of the observation term `joint_velocity`: observed = velocity (rad/s) * scale."""
-FORCE_SCALE = 0.1
-"""Scale of the observation terms `fixture_contact` and `finger_contact`: observed = force (N) * scale."""
 
 
 @dataclass(frozen=True)

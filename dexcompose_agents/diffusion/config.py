@@ -108,7 +108,7 @@ class TrainingConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """The policy to train."""
-    steps: int = 5000
+    steps: int = 3000
     """Training steps."""
     time_limit: float | None = None
     """Minutes of training after which it ends early with the learning rate fully decayed (None: no limit). How many

@@ -245,9 +245,7 @@ def load_policy(
         raise ValueError(f"unknown skill {skill!r}; expected one of {', '.join(EXECUTE_STEPS)}")
     file = pretrained_folder() / f"{skill}.safetensors" if path is None else Path(path)
     if not file.exists():
-        raise WeightsError(
-            f"no trained weights of {skill} at {file}; make them with: dexcompose train policy {skill}"
-        )
+        raise WeightsError(f"no trained weights of {skill} at {file}; make them with: dexcompose train policy {skill}")
     tensors, manifest = load_weights(file)
     trained_on = manifest.get("skill", skill)
     if trained_on != skill:

@@ -15,6 +15,7 @@ from dexcompose_agents.evaluation.manifest import write_json
 from dexcompose_agents.evaluation.protocol import make_worlds
 from dexcompose_agents.evaluation.rollouts import Episode, run_episodes
 from dexcompose_agents.methods.base import CompositionMethod
+from dexcompose_envs.env import RENDER_FPS
 from dexcompose_envs.files import atomic_path
 
 __all__ = ["Video", "VideoError", "load_videos", "record_video", "render_world", "save_videos", "write_video"]
@@ -22,7 +23,7 @@ __all__ = ["Video", "VideoError", "load_videos", "record_video", "render_world",
 VIDEO_FOLDER = "videos"
 INDEX_FILE = "videos.json"
 CAMERA = "overview"
-CONTROL_RATE = 25
+CONTROL_RATE = RENDER_FPS
 """Control steps per second of simulated time."""
 STRIDE = 2
 """Every second control step is a frame; playback is in real time."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.residual.bounds import Float32, bounded
 from dexcompose_envs import hand
+from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask
 
 Observation = Mapping[str, NDArray[np.float32]]
@@ -43,7 +44,6 @@ target minus its position (normalised)."""
 FEATURE_SIZE = sum(FEATURES.values())
 CONTACT_FORCE = 0.1
 """A finger is in contact from this force (N) on."""
-_CONTACT_SCALE = 0.1
 _OBJECT_TERMS = (
     "object_position", "object_rotation", "object_linear_velocity", "object_angular_velocity", "palm_offset",
 )  # fmt: skip
@@ -96,7 +96,7 @@ class StabiliserObserver:
         position = obs["task_a"][:, : hand.NUM_ACTIONS]
         velocity = self._term(obs, "joint_velocity")
         reference = self.reference(obs)
-        contact = self._term(obs, "finger_contact") > _CONTACT_SCALE * CONTACT_FORCE
+        contact = self._term(obs, "finger_contact") > FORCE_SCALE * CONTACT_FORCE
         parts = [
             (position[:, fingers] - reference) * preserved,
             velocity[:, fingers] * preserved,

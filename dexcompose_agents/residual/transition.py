@@ -7,17 +7,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_agents.residual.bounds import Float32
 from dexcompose_envs import hand
+from dexcompose_envs.demonstrations.trajectories import minimum_jerk
 from dexcompose_envs.phases import HOLD_STEPS, TRANSITION_STEPS
 
 HOLD, TRANSITION, INTERACT = range(3)
 RELEASE_FRACTION = 0.5
 """Released fingers reach B's posture within this share of the transition, the wrist takes all of it."""
-
-
-def minimum_jerk(progress: ArrayLike) -> NDArray[np.float64]:
-    """The smooth step `10 s^3 - 15 s^4 + 6 s^5` of `progress` clipped to [0, 1]; peak slope 1.875."""
-    s = np.clip(np.asarray(progress, np.float64), 0.0, 1.0)
-    return s**3 * (10.0 + s * (6.0 * s - 15.0))
 
 
 class PhasePlanner:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Waypoint:
     delays: NDArray[np.int64] | None = None
 
 
-def minimum_jerk(phase: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fraction of the way at a fraction of the time, clipped to [0, 1] (Flash and Hogan, 1985)."""
-    s = np.clip(phase, 0.0, 1.0)
+def minimum_jerk(phase: ArrayLike) -> NDArray[np.float64]:
+    """Fraction of the way at a fraction of the time, clipped to [0, 1] (Flash and Hogan, 1985); peak slope 1.875."""
+    s = np.clip(np.asarray(phase, np.float64), 0.0, 1.0)
     return s**3 * (10.0 - 15.0 * s + 6.0 * s**2)
 
 

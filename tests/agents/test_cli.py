@@ -51,7 +51,7 @@ def test_list_is_quick_because_torch_stays_out() -> None:
         (["demos", "Violin"], "unknown skill 'Violin'; expected one of GraspBall"),
         (["train", "policy", "Violin"], "unknown skill"),
         (["train", "residual", "GraspBall"], "unknown pair 'GraspBall'"),
-        (["release-test", "Violin"], "unknown skill"),
+        (["release-test", "Violin"], "unknown retention skill 'Violin'; expected one of GraspBall"),
         (["select-mask", "Violin"], "unknown pair"),
         (["view", "Violin"], "unknown pair"),
         (["report", "nowhere"], "no episodes*.csv in 'nowhere'"),

@@ -129,6 +129,22 @@ def test_time_over_counts_as_b_fail_under_the_registered_limit():
     env.close()
 
 
+def test_an_environment_survives_pickling(held_library):
+    env = gym.make(env_id("GraspBall-PushButton"), held_states=held_library("GraspBall"), base_shake=0.5).unwrapped
+    again = pickle.loads(pickle.dumps(env))
+    rng = np.random.default_rng(0)
+    obs, info = env.reset(seed=3)
+    obs_2, info_2 = again.reset(seed=3)
+    for _ in range(3):
+        assert info == info_2
+        for key in obs:
+            np.testing.assert_array_equal(obs[key], obs_2[key])
+        action = near(env, obs, rng)
+        (obs, *_, info), (obs_2, *_, info_2) = env.step(action), again.step(action)
+    env.close()
+    again.close()
+
+
 def test_flatten_observation_works_on_it():
     env = gym.wrappers.FlattenObservation(make("GraspBall"))
     obs, _ = env.reset(seed=0)

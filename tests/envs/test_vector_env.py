@@ -1,5 +1,7 @@
 """Gymnasium's contract of the vector environment: autoreset, options, states, vectorisation."""
 
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -34,6 +36,24 @@ def test_metadata_and_spaces():
     assert venv.observation_space.contains(obs)
     assert all(value.shape == (3,) for value in info.values())
     venv.close()
+
+
+def test_a_vector_environment_survives_pickling(held_library):
+    venv = make(
+        PAIR, start="held", held_states=held_library("GraspBall"), max_episode_steps=3, autoreset_mode="Disabled"
+    )
+    again = pickle.loads(pickle.dumps(venv.unwrapped))
+    assert again.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    obs, _ = venv.reset(seed=3)
+    obs_2, _ = again.reset(seed=3)
+    for _ in range(3):
+        assert_same(obs, obs_2)
+        action = stay(venv, obs)
+        obs, *_, truncated, _ = venv.step(action)
+        obs_2, *_, truncated_2, _ = again.step(action)
+    assert truncated.all() and truncated_2.all()
+    venv.close()
+    again.close()
 
 
 @pytest.mark.parametrize("steps", [2, 160])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dexcompose_agents.diffusion import Episode, load_policy, preset, train
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.methods.composed import ComposedMethod, composite_layout
 from dexcompose_agents.methods.shipped import ShippedFileError, choose_mask, residual_path, stabiliser_path
 from dexcompose_envs import FingerMask
+from dexcompose_envs.hand import NUM_WRIST, finger_slice
 from dexcompose_envs.phases import INTERACT_FROM
 
 PAIR = "GraspBall-PushButton"
@@ -99,6 +102,50 @@ def test_released_fingers_and_wrist_belong_to_b() -> None:
     np.testing.assert_allclose(actions[-1][:, owned], nominal[:, owned], rtol=1e-6)
     np.testing.assert_allclose(actions[-1][:, 6:][:, mask.joint_mask()], reference(obs)[:, mask.joint_mask()])
     assert method.describe()["mask"] == "TH+MF+RF"
+
+
+def seeing(method: CompositionMethod, fingers: str) -> bool:
+    """Whether pi_B's first action depends on the joint positions of some fingers."""
+    obs = observation(1)
+    moved = {key: value.copy() for key, value in obs.items()}
+    for finger in FingerMask.parse(fingers).preserved:
+        moved["task_b"][:, finger_slice(finger)] *= -1
+    first, second = (roll(method, seen, [3], INTERACT_FROM + 1)[-1, :, :NUM_WRIST] for seen in (obs, moved))
+    return not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "mask", "seen", "unseen"),
+    [
+        (0.5, "TH+MF+RF", "FF+LF", "TH+MF+RF"),
+        (0.5, "TH+MF+RF+LF+FF", None, "TH+MF+RF+LF+FF"),
+        (0.0, "TH+MF", "TH", None),
+    ],
+)
+def test_preserved_fingers_are_hidden_from_a_policy_trained_without_them(
+    tmp_path: Path, dropout: float, mask: str, seen: str | None, unseen: str | None
+) -> None:
+    size = observation(1)["task_b"].shape[1]
+    rng = np.random.default_rng(0)
+    demos = [Episode(obs=rng.uniform(-1, 1, (9, size)), action=rng.uniform(-1, 1, (9, 28))) for _ in range(3)]
+    config = replace(preset("tiny", "PushButton"), steps=5, finger_dropout=dropout)
+    train(demos, config, tmp_path / "PushButton.safetensors")
+    policy = load_policy("PushButton", path=tmp_path / "PushButton.safetensors")
+
+    class Plain(ComposedMethod):
+        """A mask without residuals."""
+
+        name = "plain"
+
+    method = Plain(PAIR, FingerMask.parse(mask), "given", base_policy=policy)
+    assert seen is None or seeing(method, seen)
+    assert unseen is None or not seeing(method, unseen)
+
+
+def test_every_method_says_which_fingers_are_preserved() -> None:
+    policy = SeededPolicy()
+    make_method("frozen", PAIR, base_policy=policy)
+    assert policy.hidden == FingerMask.all_fingers().preserved
 
 
 def test_actions_do_not_depend_on_neighbours() -> None:

@@ -85,7 +85,9 @@ def test_train_residual_b_learns_from_interaction_only(tmp_path):
     config = residual_b_preset("test")
     stabiliser = train_stabiliser("GraspBall", stabiliser_preset("test"), tmp_path / "a")
     options = {"max_episode_steps": 60}
-    task = ResidualBTask(PAIR, MASK, StayPut(), stabiliser, config, **options)
+    policy = StayPut()
+    task = ResidualBTask(PAIR, MASK, policy, stabiliser, config, **options)
+    assert policy.hidden == MASK.preserved
     task.reset(3)
     steps = [task.step(torch.zeros(2, 28)) for _ in range(60)]
     task.close()
