@@ -1,9 +1,9 @@
-"""The batched environment: reset, step, observe and judge N worlds at once. Gymnasium's two faces are built on it."""
+"""The batched environment: reset, step and observe N worlds at once. Gymnasium's two faces are built on it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dexcompose_envs import base_shake, hand, phases
 from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.judge import Judge, Step
 from dexcompose_envs.observations import (
     FIXTURE_CONTEXT,
     HAND_CONTEXT,
@@ -56,23 +57,6 @@ class CoreConfig:
     base_shake: float | None = None
     engine: str = "mujoco"
     num_threads: int | None = None
-
-
-@dataclass
-class Step:
-    """Result of one control step for N worlds; all arrays are fresh.
-
-    Attributes:
-        reward: (N,) float64.
-        terminated: (N,) bool.
-        truncated: (N,) bool.
-        info: Name -> (N,) array.
-    """
-
-    reward: NDArray[np.float64]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    info: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class BatchedCore:
@@ -126,10 +110,7 @@ class BatchedCore:
         self._reference = np.zeros((n, hand.NUM_FINGER_JOINTS))
         self._hold_target = np.zeros((n, 3))
         self._is_held_start = np.zeros(n, bool)
-        self._streak = np.zeros(n, np.int64)
-        self._done_since = np.full(n, -1, np.int64)
-        self._best_progress = np.zeros(n)
-        self._outcome = np.zeros(n, np.int64)
+        self.judge = Judge(self.retention, self.interaction, n, self.max_episode_steps, config.terminate_on_success)
 
     def _default_steps(self) -> int:
         if self.is_composite:
@@ -232,10 +213,7 @@ class BatchedCore:
         self.engine.reset(worlds, qpos, qvel, targets, fixture_pose)
         self._previous_action[worlds] = hand.normalize(targets)
         self._elapsed[worlds] = 0
-        self._streak[worlds] = 0
-        self._done_since[worlds] = -1
-        self._best_progress[worlds] = 0.0
-        self._outcome[worlds] = phases.ONGOING
+        self.judge.reset(worlds)
         self._is_held_start[worlds] = start == "held"
         if start != "held" and self.retention is not None:
             self._hold_target[worlds] = self._sensors()["object_position"][worlds]
@@ -260,79 +238,7 @@ class BatchedCore:
             elapsed = self._elapsed.copy()
             self.reset(np.flatnonzero(diverged))
             self._elapsed = elapsed
-        return self._judge(self.snapshot(), diverged)
-
-    def _judge(self, snapshot: Snapshot, diverged: NDArray[np.bool_]) -> Step:
-        n = self.num_worlds
-        held = np.ones(n, bool)
-        distance = np.zeros(n)
-        gained = np.zeros(n)
-        done = np.zeros(n, bool)
-        success = np.zeros(n, bool)
-        lost = np.zeros(n, bool)
-        if self.retention is not None:
-            offset = snapshot.sensors["object_position"] - snapshot.hold_target
-            distance = np.linalg.norm(offset, axis=1)
-            height = snapshot.sensors["object_world_position"][:, 2]
-            kept = (distance <= phases.RETENTION_RADIUS) & (height >= phases.DROP_HEIGHT)
-            lost = ~kept & self._is_held_start
-            achieved = self.retention.achieved(snapshot)
-            self._streak = np.where(achieved, self._streak + 1, 0)
-            held = np.where(self._is_held_start, kept, achieved)
-            if self.interaction is None:
-                success = (self._streak >= self.retention.STREAK) & ~self._is_held_start
-                gained = self._gain(self.retention.progress(snapshot))
-        if self.interaction is not None:
-            done = self.interaction.done(snapshot)
-            self._done_since = np.where(done & held & (self._done_since < 0), self._elapsed, self._done_since)
-            gained = self._gain(self.interaction.progress(snapshot))
-            settle = phases.SETTLE_STEPS if self.is_composite else 0
-            done = self._done_since >= 0
-            success = done & held & (self._elapsed - self._done_since >= settle)
-
-        success &= ~diverged
-        truncated = (self._elapsed >= self.max_episode_steps) & ~diverged
-        terminated = lost | diverged
-        if self.config.terminate_on_success:
-            terminated |= success
-        truncated &= ~terminated
-        self._outcome = self._outcomes(success, lost | diverged, truncated)
-        terms = {"retention": -distance, "progress": gained, "success": success.astype(np.float64)}
-        reward = np.sum(list(terms.values()), axis=0)
-        info: dict[str, NDArray[Any]] = {
-            "success": success,
-            "is_success": success.copy(),
-            "task_a_held": held & ~diverged,
-            "task_b_done": done & ~diverged,
-            "outcome": self._outcome.copy(),
-            "elapsed_steps": self._elapsed.copy(),
-            "unstable": diverged.copy(),
-        }
-        info |= {f"reward_terms/{name}": value for name, value in terms.items()}
-        return Step(reward, terminated, truncated, info)
-
-    def _gain(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Progress beyond the best so far: telescopes to the best progress of the episode."""
-        best = np.maximum(self._best_progress, progress)
-        gained, self._best_progress = best - self._best_progress, best
-        return gained
-
-    def _outcomes(
-        self, success: NDArray[np.bool_], lost: NDArray[np.bool_], truncated: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
-        outcome = np.full(self.num_worlds, phases.ONGOING)
-        outcome[truncated & ~success] = phases.B_FAIL
-        by_phase = np.array([phases.LOST_INIT, phases.LOST_TRANSITION, phases.LOST_DROP])
-        # The phase of the action just executed, not of the next one.
-        outcome[lost] = by_phase[self._phase(self._elapsed - 1)][lost]
-        outcome[success] = phases.SUCCESS
-        return outcome
-
-    def _phase(self, elapsed: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Index into `phases.PHASES` (N,). Single skills know one phase only: interact for B, hold for A."""
-        if not self.is_composite:
-            return np.full(self.num_worlds, 0 if self.interaction is None else 2)
-        return np.digitize(elapsed, [phases.HOLD_STEPS, phases.INTERACT_FROM])
+        return self.judge.judge(self.snapshot(), self._elapsed, self._is_held_start, diverged)
 
     def _sensors(self) -> dict[str, NDArray[np.float64]]:
         data = self.engine.sensordata
@@ -345,7 +251,7 @@ class BatchedCore:
             previous_action=self._previous_action,
             reference=self._reference,
             hold_target=self._hold_target,
-            phase=np.eye(len(phases.PHASES))[self._phase(self._elapsed)],
+            phase=np.eye(len(phases.PHASES))[self.judge.phase(self._elapsed)],
             joint_low=hand.ACTION_LOW,
             joint_span=hand.ACTION_HIGH - hand.ACTION_LOW,
             force_limit=hand.FORCE_LIMITS,
@@ -358,24 +264,13 @@ class BatchedCore:
 
     def initial_info(self) -> dict[str, NDArray[Any]]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
-        n = self.num_worlds
-        no, zero = np.zeros(n, bool), np.zeros(n)
-        info: dict[str, NDArray[Any]] = {
-            "success": no,
-            "is_success": no.copy(),
-            "task_a_held": self._is_held_start.copy(),
-            "task_b_done": no.copy(),
-            "outcome": self._outcome.copy(),
-            "elapsed_steps": self._elapsed.copy(),
-            "unstable": no.copy(),
-        }
-        return info | {f"reward_terms/{name}": zero.copy() for name in ("retention", "progress", "success")}
+        return self.judge.initial_info(self._elapsed, self._is_held_start)
 
     def _memory(self) -> list[NDArray[Any]]:
         """Everything but physics that an episode carries, each (N,) or (N, k)."""
         return [
             self._elapsed, self._shake, self._previous_action, self._reference, self._hold_target, self._is_held_start,
-            self._streak, self._done_since, self._best_progress, self._outcome, self.engine.sensordata,
+            *self.judge.memory(), self.engine.sensordata,
         ]  # fmt: skip
 
     def get_state(self) -> NDArray[np.float64]:
