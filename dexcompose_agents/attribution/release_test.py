@@ -96,6 +96,10 @@ class Draw:
     episode_seed: int
 
 
+Verdict = tuple[bool, bool, bool, float]
+"""One rollout: retained, clean, unstable, slip (end distance from the hold target over d_ret, 1 where lost)."""
+
+
 def draw_rollout(library: HeldStateLibrary, config: ReleaseTestConfig, k: int) -> Draw:
     """The draw of rollout `k`: depends on the seed and `k` only."""
     rng = np.random.default_rng([config.seed, k])
@@ -166,11 +170,12 @@ def run_release_test(
     remaining = [mask for mask in masks if mask not in finished]
     draws = [draw_rollout(library, config, k) for k in range(config.rollouts)]
     jobs = [(mask, k) for mask in remaining for k in range(config.rollouts)]
-    verdicts: dict[FingerMask, list[tuple[bool, bool, bool]]] = {mask: [] for mask in remaining}
+    verdicts: dict[FingerMask, list[Verdict]] = {mask: [] for mask in remaining}
 
     def complete(mask: FingerMask) -> None:
-        retained, clean, unstable = (sum(column) for column in zip(*verdicts[mask], strict=True))
-        finished[mask] = MaskResult(mask, retained, clean, config.rollouts, unstable)
+        retained, clean, unstable, slip = (sum(column) for column in zip(*verdicts[mask], strict=True))
+        slip = round(slip / config.rollouts, 6)
+        finished[mask] = MaskResult(mask, int(retained), int(clean), config.rollouts, int(unstable), slip)
         if out is not None:
             write_csv(Path(out) / "release_test.csv", [finished[m] for m in _in_order(finished)])
 
@@ -215,8 +220,8 @@ def _run_wave(
     jobs: Sequence[tuple[FingerMask, int]],
     draws: Sequence[Draw],
     step_done: Callable[[int], None],
-) -> list[tuple[bool, bool, bool]]:
-    """One rollout in every world: (retained, clean, unstable) of each."""
+) -> list[Verdict]:
+    """One rollout in every world."""
     held = np.array([draw.held_index for draw in draws], dtype=np.int64)
     states = library.take(held)
     released = ~np.stack([mask.bits for mask, _ in jobs])
@@ -234,6 +239,7 @@ def _run_wave(
     lost = np.zeros(len(jobs), dtype=bool)
     unstable = np.zeros(len(jobs), dtype=bool)
     retained = np.zeros(len(jobs), dtype=bool)
+    offset = np.zeros(len(jobs))
     for t in range(1, config.steps + 1):
         observation, _, terminated, _, info = venv.step(actions[:, t - 1])
         context = np.asarray(observation["context"], dtype=np.float64)
@@ -252,7 +258,9 @@ def _run_wave(
         step_done(t)
     retained &= ~unstable & ~lost
     clean = (loudest < config.clean_force) & ~unstable
-    return [(bool(a), bool(b), bool(c)) for a, b, c in zip(retained, clean, unstable, strict=True)]
+    slip = np.where(retained, np.minimum(offset / config.retain_distance, 1.0), 1.0)
+    columns = (retained.tolist(), clean.tolist(), unstable.tolist(), slip.tolist())
+    return list(zip(*columns, strict=True))
 
 
 def _in_order(finished: dict[FingerMask, MaskResult]) -> list[FingerMask]:

@@ -3,10 +3,11 @@
 A selector sees the candidates with their measurements and the pair's description, and answers with one of them and a
 sentence that says why. `heuristic` is the paper's baseline (Eq. 17). `utility` is our answer to Eq. 6:
 
-    U(m) = low(P_ret(m))^r * P_clean(m)^a * eta_B(m)^b
+    U(m) = low(P_ret(m))^r * (1 - slip(m))^s * P_clean(m)^a * eta_B(m)^b
 
 It reads as an expected composite success: the chance that A's object stays (the lower end of its 95 % interval, so that
-100 rollouts' luck doesn't decide), times the chance that the released fingers really are free, times how much of what B
+100 rollouts' luck doesn't decide), times what the grasp has in reserve (an object that slid through half of the allowed
+distance has half of it left), times the chance that the released fingers really are free, times how much of what B
 needs the mask leaves it. `r = 2` because a composite episode of 200 control steps lasts as long as two release tests.
 The other exponents say how strictly the last two factors are meant: `b = 1` takes eta_B at face value, so a finger that
 carries 90 % of B's work is worth 90 % of B's success; `a = 0.5` softens clean release, because a released finger that
@@ -38,6 +39,7 @@ class Candidate:
         p_clean: P_clean(m), fraction of clean releases.
         eta_b: eta_B(m), see `usage`.
         rollouts: release tests behind the fractions.
+        slip: mean share of d_ret that the object slid through; 1 where it was lost.
     """
 
     mask: FingerMask
@@ -46,6 +48,7 @@ class Candidate:
     p_clean: float
     eta_b: float
     rollouts: int
+    slip: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,10 @@ def make_candidates(results: Sequence[MaskResult], usage: FingerUsage) -> list[C
     if len(set(masks)) != len(masks):
         twice = next(mask for mask in masks if masks.count(mask) > 1)
         raise ValueError(f"the release-test table has the mask {twice} twice, expected each mask once")
-    return [Candidate(r.mask, r.p_ret, r.p_ret_interval[0], r.p_clean, usage.eta(r.mask), r.rollouts) for r in results]
+    return [
+        Candidate(r.mask, r.p_ret, r.p_ret_interval[0], r.p_clean, usage.eta(r.mask), r.rollouts, r.slip)
+        for r in results
+    ]
 
 
 @dataclass(frozen=True)
@@ -176,13 +182,15 @@ class HeuristicSelector:
 
 @dataclass(frozen=True)
 class UtilitySelector:
-    """Expected composite success, `U(m) = low(P_ret)^r * P_clean^a * eta_B^b`; see the module's docstring.
+    """Expected composite success, `low(P_ret)^r * (1 - slip)^s * P_clean^a * eta_B^b`; see the module's docstring.
 
     Ties go to the higher lower bound of P_ret, then P_clean, eta_B, more released fingers, and the candidates' order.
     """
 
     retention_exponent: float = 2.0
     """r: length of a composite episode in release tests; 0 ignores retention."""
+    slip_exponent: float = 1.0
+    """s: weight of the reserve that P_ret can't show once it is near 1; 0 ignores it."""
     clean_exponent: float = 0.5
     """a: weight of clean release; 0 ignores it."""
     use_exponent: float = 1.0
@@ -190,7 +198,7 @@ class UtilitySelector:
 
     def __post_init__(self) -> None:
         """Refuses negative exponents."""
-        for name in ("retention_exponent", "clean_exponent", "use_exponent"):
+        for name in ("retention_exponent", "slip_exponent", "clean_exponent", "use_exponent"):
             if not getattr(self, name) >= 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected a number of at least 0")
 
@@ -201,7 +209,7 @@ class UtilitySelector:
 
     def utility(self, candidate: Candidate) -> float:
         """U(m) in [0, 1]."""
-        kept = candidate.p_ret_low**self.retention_exponent
+        kept = candidate.p_ret_low**self.retention_exponent * (1.0 - candidate.slip) ** self.slip_exponent
         clean, use = candidate.p_clean**self.clean_exponent, candidate.eta_b**self.use_exponent
         return float(kept * clean * use)
 
@@ -217,7 +225,8 @@ class UtilitySelector:
         best = ranked[0]
         why = (
             f"{best.mask} kept {context.retention}'s object in {_percent(best.p_ret)} of {best.rollouts} release tests "
-            f"(at least {_percent(best.p_ret_low)} with 95 % confidence), let go cleanly in {_percent(best.p_clean)}, "
+            f"(at least {_percent(best.p_ret_low)} with 95 % confidence), slipped through {_percent(best.slip)} of the "
+            f"allowed distance, let go cleanly in {_percent(best.p_clean)}, "
             f"and leaves {context.interaction} {_percent(best.eta_b)} of the fingers that its demonstrations use: "
             f"utility {self.utility(best):.3f}{_runner_up(ranked, self.utility)}."
         )
@@ -259,6 +268,7 @@ def _scores(ranked: Sequence[Candidate], score: Callable[[Candidate], float]) ->
             "score": round(score(c), 6),
             "p_ret": c.p_ret,
             "p_ret_low": round(c.p_ret_low, 6),
+            "slip": round(c.slip, 6),
             "p_clean": c.p_clean,
             "eta_b": round(c.eta_b, 6),
         }

@@ -26,6 +26,7 @@ CSV_COLUMNS = (
     "P_clean",
     "P_clean_low",
     "P_clean_high",
+    "slip",
     "n",
     "unstable",
 )
@@ -41,6 +42,7 @@ class MaskResult:
         clean: rollouts in which every released finger let go.
         rollouts: rollouts run, K.
         unstable: rollouts whose world diverged; they count as neither retained nor clean.
+        slip: mean distance of the object from its hold target at the end, as a share of d_ret; a lost one counts 1.
     """
 
     mask: FingerMask
@@ -48,12 +50,15 @@ class MaskResult:
     clean: int
     rollouts: int
     unstable: int = 0
+    slip: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses counts that don't fit each other."""
         for name in ("retained", "clean", "unstable"):
             if not 0 <= getattr(self, name) <= self.rollouts or self.rollouts <= 0:
                 raise ValueError(f"{self.mask}: {name} is {getattr(self, name)} of {self.rollouts} rollouts")
+        if not 0.0 <= self.slip <= 1.0:
+            raise ValueError(f"{self.mask}: slip is {self.slip}, expected a share from 0 to 1")
 
     @property
     def p_ret(self) -> float:
@@ -91,7 +96,7 @@ def write_csv(path: str | Path, results: Sequence[MaskResult]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for result in results:
-        values = [result.p_ret, *result.p_ret_interval, result.p_clean, *result.p_clean_interval]
+        values = [result.p_ret, *result.p_ret_interval, result.p_clean, *result.p_clean_interval, result.slip]
         kept = len(FINGERS) - result.mask.num_released
         row = [str(result.mask), kept, result.mask.num_released, *(f"{value:.6f}" for value in values)]
         writer.writerow([*row, result.rollouts, result.unstable])
@@ -121,6 +126,7 @@ def read_csv(path: str | Path) -> list[MaskResult]:
                         clean=round(float(row["P_clean"]) * count),
                         rollouts=count,
                         unstable=int(row["unstable"]),
+                        slip=float(row["slip"]),
                     )
                 )
             except (TypeError, ValueError) as error:

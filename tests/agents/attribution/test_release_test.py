@@ -163,14 +163,14 @@ def test_wrong_settings_are_refused(kwargs, message):
 
 
 def test_table_by_hand(tmp_path):
-    row = MaskResult(FingerMask.parse("LF+TH+RF"), retained=90, clean=100, rollouts=100)
+    row = MaskResult(FingerMask.parse("LF+TH+RF"), retained=90, clean=100, rollouts=100, slip=0.25)
     # Wilson with z = 1.96 at 90 of 100: centre 0.9 + 0.0192, half 1.96 sqrt(0.0009 + 0.000096), over 1.0384.
     assert row.p_ret_interval == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert row.p_clean_interval == pytest.approx((0.9630, 1.0), abs=1e-4)
     write_csv(tmp_path / "table.csv", [row])
     assert (tmp_path / "table.csv").read_text().splitlines() == [
-        "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,n,unstable",
-        "TH+RF+LF,3,2,0.900000,0.825634,0.944771,1.000000,0.963007,1.000000,100,0",
+        "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,slip,n,unstable",
+        "TH+RF+LF,3,2,0.900000,0.825634,0.944771,1.000000,0.963007,1.000000,0.250000,100,0",
     ]
 
 
@@ -190,8 +190,13 @@ def test_wrong_tables_are_refused(tmp_path):
     path.write_text("mask,n\nTH,3\n")
     with pytest.raises(ValueError, match=r"table\.csv: .*lacks the columns kept"):
         read_csv(path)
-    header = "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,n,unstable\n"
-    for line in ("XX,1,4,0.5,0,1,0.5,0,1,10,0", "TH,1,4,1.5,0,1,0.5,0,1,10,0", "TH,1,4,a,0,1,0.5,0,1,10,0", "TH,1"):
+    header = "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,slip,n,unstable\n"
+    for line in (
+        "XX,1,4,0.5,0,1,0.5,0,1,0,10,0",
+        "TH,1,4,1.5,0,1,0.5,0,1,0,10,0",
+        "TH,1,4,a,0,1,0.5,0,1,0,10,0",
+        "TH,1",
+    ):
         path.write_text(header + line + "\n")
         with pytest.raises(ValueError, match=r"table\.csv, line 2"):
             read_csv(path)

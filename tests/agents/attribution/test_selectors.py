@@ -1,6 +1,7 @@
 """Selectors: decisions by hand, and what every selector must keep."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,8 @@ def test_heuristic_needs_two_released():
 def test_utility_by_hand():
     candidate = Candidate(FingerMask.parse("TH+RF"), p_ret=0.9, p_ret_low=0.8, p_clean=0.81, eta_b=0.5, rollouts=100)
     assert UtilitySelector().utility(candidate) == pytest.approx(0.8**2 * 0.9 * 0.5)
+    slipped = replace(candidate, slip=0.25)
+    assert UtilitySelector().utility(slipped) == pytest.approx(0.8**2 * 0.9 * 0.5 * 0.75)
     only_retention = UtilitySelector(retention_exponent=1.0, clean_exponent=0.0, use_exponent=0.0)
     assert only_retention.utility(candidate) == pytest.approx(0.8)
     with pytest.raises(ValueError, match="use_exponent is -1"):
