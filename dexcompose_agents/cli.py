@@ -18,7 +18,7 @@ from tyro.conf import Positional, subcommand
 
 from dexcompose_agents.graphics import choose_gl_backend
 from dexcompose_agents.progress import progress_bar
-from dexcompose_agents.training_commands import Demos, ReleaseTest, SelectMask, Train, check_name
+from dexcompose_agents.training_commands import Demos, ReleaseTest, SelectMask, Train, check_name, check_seed
 
 __all__ = ["main"]
 
@@ -30,11 +30,12 @@ TRACEBACK_VARIABLE = "DEXCOMPOSE_TRACEBACK"
 
 @dataclass
 class List:
-    """List skills, pairs, methods and selectors."""
+    """List skills, pairs, methods, selectors, and what is trained."""
 
     def run(self) -> Path | None:
         """Print the names that the other commands take."""
         from dexcompose_agents.methods.registry import method_names
+        from dexcompose_agents.pretrained_files import pretrained_folder
         from dexcompose_envs import INTERACTION_SKILLS, PAIRS, RETENTION_SKILLS, env_id
 
         print("retention skills (A):   " + ", ".join(RETENTION_SKILLS))
@@ -44,6 +45,9 @@ class List:
             print(f"  {'-'.join(pair):28s} {env_id('-'.join(pair))}")
         print("methods:                " + ", ".join(method_names()) + ", or module:Class")
         print("selectors:              heuristic, utility")
+        for title, pattern in (("trained weights:", "*.safetensors"), ("masks:", "masks/*.json")):
+            names = sorted(path.stem for path in pretrained_folder().glob(pattern))
+            print(f"{title:23s} " + (", ".join(names) or "none"))
         return None
 
 
@@ -167,6 +171,7 @@ class View:
         from dexcompose_agents.pretrained_files import trained_in
         from dexcompose_agents.viewing import view
 
+        check_seed(self.seed)
         with trained_in(self.pretrained):
             outcomes = view(self.name, self.method, self.episodes, self.seed, self.video)
         print("outcomes: " + ", ".join(outcomes))
@@ -207,8 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Composite dexterous manipulation with one hand.",
         args=arguments,
     )
-    choose_gl_backend()
+    if "" not in sys.path:
+        sys.path.append("")  # "module:Class" may lie in the working folder, which an installed script doesn't search
     try:
+        choose_gl_backend()
         saved_to = command.run()
     except KeyboardInterrupt as interrupt:
         saved_to = getattr(interrupt, "saved_to", None) or getattr(command, "out", None)

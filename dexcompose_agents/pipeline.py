@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dexcompose_agents.pretrained_files import file_hash, pretrained_folder
 from dexcompose_envs import PAIRS, RETENTION_SKILLS, FingerMask, __version__, parse_pair
+from dexcompose_envs.files import check_writable_dir
 
 if TYPE_CHECKING:
     from dexcompose_agents.attribution import Selection
@@ -82,6 +83,7 @@ def train(
     """
     from dexcompose_agents.methods.shipped import choose_mask, stabiliser_path
 
+    check_writable_dir(out)
     library = {} if data is None else {"held_states": data}
     if stage == "policy":
         train_policy(name, policy_config(preset, name), data or DEMONSTRATIONS, out / f"{name}.safetensors", advance)
@@ -276,6 +278,9 @@ def select_mask(pair: str, selector: str, out: Path, *, table: Path, demonstrati
     from dexcompose_agents.attribution import PairContext, make_candidates, make_selector, measure_usage, read_csv
 
     skill_a, skill_b = parse_pair(pair)
+    check_writable_dir(out.parent)
+    if not table.is_file():
+        raise FileNotFoundError(f"no release-test table '{table}'; make it with: dexcompose release-test {skill_a}")
     results = read_csv(table)
     usage = measure_usage(_recorded_signals(skill_b, demonstrations))
     selection = make_selector(selector).select(make_candidates(results, usage), PairContext(skill_a, skill_b))

@@ -10,9 +10,15 @@ from tyro.conf import Positional
 
 from dexcompose_agents.progress import progress_bar
 
-__all__ = ["Demos", "ReleaseTest", "SelectMask", "Train", "check_name"]
+__all__ = ["Demos", "ReleaseTest", "SelectMask", "Train", "check_name", "check_seed"]
 
 Kind = Literal["pair", "skill", "retention skill"]
+
+
+def check_seed(seed: int) -> None:
+    """Refuses a negative seed before anything heavy is imported."""
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected at least 0")
 
 
 def check_name(name: str, kind: Kind) -> tuple[str, ...]:
@@ -45,6 +51,7 @@ class Demos:
         from dexcompose_agents import pipeline
 
         check_name(self.skill, "skill")
+        check_seed(self.seed)
         with progress_bar(f"demonstrations of {self.skill}") as advance:
             pipeline.record_demonstrations(self.skill, self.episodes, self.seed, self.out, advance)
         return self.out
@@ -138,6 +145,7 @@ class ReleaseTest:
         from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
 
         check_name(self.skill, "retention skill")
+        check_seed(self.seed)
         self.out = self.out or Path("runs/release-test") / self.skill
         config = ReleaseTestConfig(rollouts=self.rollouts, motion=self.motion, seed=self.seed)
         with progress_bar(f"release test of {self.skill}") as advance:

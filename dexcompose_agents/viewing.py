@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from dexcompose_agents.evaluation.video import CONTROL_RATE, render_world, write
 from dexcompose_agents.methods import make_method
 from dexcompose_agents.methods.base import CompositionMethod, Observation
 from dexcompose_envs import OUTCOMES, SKILLS, env_id, parse_pair
+from dexcompose_envs.files import check_writable_dir
 
 __all__ = ["SkillPolicy", "view"]
 
@@ -57,11 +60,15 @@ def view(
         Outcome of each episode.
 
     Raises:
-        ValueError: On an unknown pair, skill or method.
+        ValueError: On an unknown pair, skill or method, or no episodes.
+        OSError: If the video's folder cannot be written.
+        RuntimeError: If a window is asked for and there is no display.
         VideoError: If a video is asked for and cannot be rendered or encoded.
     """
     import gymnasium as gym
 
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}; expected at least 1")
     agent: CompositionMethod
     options: dict[str, Any] = {}
     if name in SKILLS:
@@ -72,6 +79,10 @@ def view(
         name = "-".join(parse_pair(name))
         agent = make_method(method, name)
         options["held_split"] = HELD_SPLIT
+    if video is None:
+        _check_display()
+    else:
+        check_writable_dir(video.parent)
     venv = gym.make_vec(
         env_id(name),
         num_envs=1,
@@ -88,6 +99,12 @@ def view(
         return outcomes
     finally:
         venv.close()
+
+
+def _check_display() -> None:
+    """Refuses where no window can be opened; the window library would end the process."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise RuntimeError("no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); give --video FILE")
 
 
 def _roll_out(venv: Any, agent: CompositionMethod, episodes: int, seed: int, show: Any) -> list[str]:

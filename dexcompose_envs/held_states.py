@@ -332,7 +332,8 @@ def _read(source: str | Path) -> tuple[str, bytes]:
     """A name for messages, and the file's bytes."""
     try:
         if _is_skill_name(source):
-            return f"{source}.npz", (held_states_folder() / f"{source}.npz").read_bytes()
+            path = held_states_folder() / f"{source}.npz"
+            return str(path), path.read_bytes()
         return str(source), Path(source).read_bytes()
     except FileNotFoundError:
         known = ", ".join(shipped_skills()) or "none yet"

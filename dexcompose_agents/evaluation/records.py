@@ -124,7 +124,8 @@ class EpisodeLog:
             # Unbuffered binary append: a whole line is handed to the system in one write.
             self._file = path.open("ab+", buffering=0)
         except OSError as error:
-            raise EvaluationError(f"cannot write to '{folder}': {error.strerror or error}") from None
+            reason = error.strerror or error
+            raise EvaluationError(f"cannot write to '{folder}' ({reason}); expected a writable folder") from None
         try:
             self._lock(path)
             self._drop_torn_line()

@@ -59,7 +59,9 @@ def _checked(action: Any, method: CompositionMethod, worlds: Sequence[Episode | 
     if bad.size:
         episode = worlds[int(bad[0])]
         where = f"in episode {episode.episode_seed}" if episode else f"in idle world {int(bad[0])}"
-        raise EvaluationError(f"method '{method.name}' returned a NaN or infinite action {where}")
+        raise EvaluationError(
+            f"method '{method.name}' returned a NaN or infinite action {where}, expected numbers in [-1, 1]"
+        )
     return action.astype(np.float32, copy=False)
 
 

@@ -63,7 +63,7 @@ def _load(target: str) -> MethodFactory:
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # the last two: a relative or an empty module name
         raise MethodError(f"cannot import module '{module_name}' of method '{target}': {error}") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):

@@ -25,7 +25,10 @@ def _read_mask(path: Path) -> tuple[FingerMask, str]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return FingerMask.parse(content["mask"]), str(content.get("selector", DEFAULT_SELECTOR))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        expected = "expected a file of 'dexcompose select-mask'"
+        raise ShippedFileError(f"can't read mask selection '{path}' ({error.strerror or error}); {expected}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ShippedFileError(f"'{path}' is not a mask selection ({type(error).__name__}: {error})") from None
 
 
@@ -71,7 +74,7 @@ def stabiliser_path(pair: str) -> Path:
         ShippedFileError: If neither file exists.
     """
     names = [f"stabiliser-{pair}.safetensors", f"stabiliser-{parse_pair(pair)[0]}.safetensors"]
-    return _existing(names, f"stabiliser for {pair}")
+    return _existing(names, f"stabiliser for {pair}", pair)
 
 
 def residual_path(pair: str) -> Path:
@@ -80,11 +83,14 @@ def residual_path(pair: str) -> Path:
     Raises:
         ShippedFileError: If the file does not exist.
     """
-    return _existing([f"residual-{pair}.safetensors"], f"residual for {pair}")
+    return _existing([f"residual-{pair}.safetensors"], f"residual for {pair}", pair)
 
 
-def _existing(names: list[str], what: str) -> Path:
+def _existing(names: list[str], what: str, pair: str) -> Path:
     for name in names:
         if (path := pretrained_folder() / name).is_file():
             return path
-    raise ShippedFileError(f"no {what} ships with the package (looked for {', '.join(names)}); train one and pass it")
+    raise ShippedFileError(
+        f"no {what} in '{pretrained_folder()}' (looked for {', '.join(names)}); "
+        f"make one with 'dexcompose train all --only {pair}' and use it with --pretrained"
+    )

@@ -12,8 +12,9 @@ from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
-from dexcompose_envs import __version__
+from dexcompose_envs import __version__, parse_pair
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.scene import build_scene
 
 if TYPE_CHECKING:
     from dexcompose_agents.diffusion.policy import BasePolicy
@@ -51,7 +52,8 @@ def train_stabiliser(
         task.close()
     masks = [FingerMask.parse(text) for text in config.masks]
     path = out / "stabiliser.safetensors"
-    StabiliserPolicy(network, bound=config.bound, masks=masks, skill=skill).save(path, network, **_facts(config, ppo))
+    facts = _facts(config, ppo, build_scene(skill).model_hash)
+    StabiliserPolicy(network, bound=config.bound, masks=masks, skill=skill).save(path, network, **facts)
     return StabiliserPolicy.load(path)
 
 
@@ -90,16 +92,17 @@ def train_residual_b(
         task.close()
     path = out / "residual_b.safetensors"
     policy = ResidualBPolicy(network, bound=task.bound, mask=mask, pair=pair)
-    policy.save(path, network, **_facts(config, ppo))
+    policy.save(path, network, **_facts(config, ppo, build_scene(*parse_pair(pair)).model_hash))
     return ResidualBPolicy.load(path)
 
 
-def _facts(config: StabiliserConfig | ResidualBConfig, ppo: PPO) -> dict[str, Any]:
+def _facts(config: StabiliserConfig | ResidualBConfig, ppo: PPO, model_hash: str) -> dict[str, Any]:
     """What made a policy and how it compared with no residual at all."""
     best = max(ppo.evaluations, key=lambda row: tuple(row[f"composed_{name}"] for name in ppo.score))
     return {
         "config": asdict(config),
         "env_version": __version__,
+        "model_hash": model_hash,
         "iterations": ppo.iteration,
         "steps": ppo.iteration * config.ppo.horizon * config.ppo.num_envs,
         "seconds": round(ppo.seconds, 1),

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dexcompose_agents import cli, evaluation
 from dexcompose_agents.evaluation import EvaluationInterrupted
+from dexcompose_agents.pretrained_files import pretrained_folder
+from dexcompose_envs.held_states import HeldStateLibrary, held_states_folder
+from dexcompose_envs.physics.mujoco_cpu import MujocoCPU
 
 COMMANDS = ("list", "demos", "train", "release-test", "select-mask", "eval", "bench", "report", "view")
 PAIR = "GraspBall-PushButton"
@@ -27,7 +40,16 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
     printed = capsys.readouterr().out
-    for word in ("GraspBall", "PushButton", f"DexCompose/{PAIR}-v0", "frozen", "zero-shot", "dexcompose", "utility"):
+    for word in (
+        "GraspBall",
+        "PushButton",
+        f"DexCompose/{PAIR}-v0",
+        "frozen",
+        "zero-shot",
+        "dexcompose",
+        "utility",
+        "weights",
+    ):
         assert word in printed
 
 
@@ -53,7 +75,18 @@ def test_list_is_quick_because_torch_stays_out() -> None:
         (["train", "residual", "GraspBall"], "unknown pair 'GraspBall'"),
         (["release-test", "Violin"], "unknown retention skill 'Violin'; expected one of GraspBall"),
         (["select-mask", "Violin"], "unknown pair"),
+        (["eval", PAIR, "--method", ":"], "cannot import module ''"),
+        (["eval", PAIR, "--method", ".:Class"], "cannot import module '.'"),
+        (["eval", PAIR, "--mask", "TH+XX"], "unknown finger 'XX' in mask 'TH+XX'; expected one or more of TH"),
+        (["eval", PAIR, "--mask", ""], "mask preserves no finger; expected one or more of TH"),
+        (["eval", PAIR, "--mask", "no.json"], "can't read mask selection 'no.json' (No such file or directory)"),
+        (["eval", PAIR, "--method", "frozen", "--mask", "TH"], "method 'frozen' has no option 'mask'"),
+        (["eval", PAIR, "--selector", "magic"], f"no mask of selector 'magic' ships for {PAIR}"),
+        (["demos", "GraspBall", "--seed", "-1"], "seed is -1; expected at least 0"),
+        (["select-mask", PAIR], "no release-test table 'runs/release-test/GraspBall/release_test.csv'; make it with"),
         (["view", "Violin"], "unknown pair"),
+        (["view", "PushButton", "--episodes", "0"], "episodes is 0; expected at least 1"),
+        (["view", "PushButton", "--seed", "-2"], "seed is -2; expected at least 0"),
         (["report", "nowhere"], "no episodes*.csv in 'nowhere'"),
     ],
 )
@@ -71,10 +104,141 @@ def test_errors_are_one_line(
     assert "\n" not in printed
 
 
-def test_unwritable_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    assert cli.main(["bench", "--out", str(tmp_path / "file" / "out")]) == 2
-    assert "cannot write to" in capsys.readouterr().err
+@pytest.mark.parametrize("out", ["file", "file/out"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", PAIR, "--method", "frozen", "--out"],
+        ["bench", "--out"],
+        ["demos", "PushButton", "--out"],
+        ["train", "policy", "PushButton", "--out"],
+        ["train", "held-states", "GraspBall", "--out"],
+        ["train", "stabiliser", "GraspBall", "--out"],
+        ["train", "residual", PAIR, "--out"],
+        ["train", "all", "--preset", "test", "--out"],
+        ["release-test", "GraspBall", "--out"],
+        ["select-mask", PAIR, "--out"],
+        ["view", "PushButton", "--video"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_unwritable_folder(
+    arguments: list[str],
+    out: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found out before anything is computed; the way is blocked by a file, which stops root as well."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    names_a_file = arguments[-1] == "--video" or arguments[0] == "select-mask"
+    assert cli.main([*arguments, f"{out}/result" if names_a_file else out]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert re.search(r"(can't|cannot) write to .*'file.*; expected a writable folder", printed)
+    assert "\n" not in printed
+
+
+def test_a_window_needs_a_display(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert cli.main(["view", "PushButton"]) == 2
+    assert "no display for a window" in capsys.readouterr().err
+
+
+METHODS = """
+import numpy as np
+
+class Zeros:
+    name, width, value = "zeros", 28, 0.0
+    def __init__(self, pair): pass
+    def reset(self, obs, info, env_ids, seeds): pass
+    def act(self, obs): return np.full((len(obs["context"]), self.width), self.value, np.float32)
+
+class Narrow(Zeros): width = 27
+class Nan(Zeros): value = np.nan
+class Infinite(Zeros): value = np.inf
+"""
+
+
+@pytest.fixture
+def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with a module `cli_test_methods` of our own."""
+    monkeypatch.chdir(tmp_path)
+    Path("cli_test_methods.py").write_text(METHODS, encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "cli_test_methods", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Narrow", "returned actions of shape (2, 27), expected (2, 28)"),
+        ("Nan", "returned a NaN or infinite action in episode 1073741824, expected numbers in [-1, 1]"),
+        ("Infinite", "returned a NaN or infinite action"),
+    ],
+)
+def test_wrong_actions_are_one_line(name: str, message: str, capsys: pytest.CaptureFixture[str], methods: Path) -> None:
+    arguments = ["--method", f"cli_test_methods:{name}", "--seeds", "1", "--rollouts", "2"]
+    assert cli.main(["eval", PAIR, *arguments]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("dexcompose: error: method 'zeros' ") and message in last
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A copy of the shipped files, laid out like the output of `train all`."""
+    shipped = {"pretrained": pretrained_folder(), "held_states": held_states_folder()}
+    for name, folder in shipped.items():
+        (tmp_path / "trained" / name).mkdir(parents=True)
+        for file in ("PushButton.safetensors", "GraspBall.npz"):
+            if (folder / file).is_file():
+                shutil.copy(folder / file, tmp_path / "trained" / name)
+    return tmp_path / "trained"
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+
+
+def _of_another_version(path: Path) -> None:
+    library = HeldStateLibrary.load(path)
+    manifest = replace(library.manifest, env_version="0.0.9")
+    HeldStateLibrary.from_columns(manifest, library.columns()).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("pretrained/PushButton.safetensors", _cut, "is truncated or corrupt"),
+        ("pretrained/PushButton.safetensors", _flip, "is corrupt"),
+        ("pretrained/PushButton.safetensors", Path.unlink, "make them with: dexcompose train policy PushButton"),
+        ("held_states/GraspBall.npz", _cut, "is truncated or corrupt"),
+        ("held_states/GraspBall.npz", _of_another_version, "made with env_version '0.0.9', expected '"),
+        ("held_states/GraspBall.npz", Path.unlink, "no held states for 'GraspBall'"),
+    ],
+)
+def test_spoilt_files_are_one_line(
+    name: str,
+    spoil: Callable[[Path], None],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    trained: Path,
+    tmp_path: Path,
+) -> None:
+    spoil(trained / name)
+    arguments = ["--pretrained", str(trained), "--seeds", "1", "--rollouts", "1", "--out", str(tmp_path / "out")]
+    assert cli.main(["eval", PAIR, "--method", "frozen", *arguments]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("dexcompose: error: ") and message in last
+    assert Path(name).stem in last
 
 
 @pytest.mark.parametrize(
@@ -96,6 +260,61 @@ def test_interruption_says_where_the_episodes_are(
     monkeypatch.setattr(evaluation, "evaluate", interrupted)
     assert cli.main(["eval", PAIR, "--out", str(tmp_path)]) == 130
     assert f"saved to {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_in_the_middle_of_an_evaluation(methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real signal to a real process: what was finished stays, and the same command goes on."""
+    arguments = ["eval", PAIR, "--method", "cli_test_methods:Zeros", "--seeds", "1", "--rollouts", "12"]
+    arguments += ["--num-envs", "1", "--out", "out"]
+    episodes = methods / "out" / "episodes.csv"
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from dexcompose_agents.cli import main; sys.exit(main())", *arguments],
+        cwd=methods, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not ignored, as in background jobs
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not episodes.exists() or episodes.read_bytes().count(b"\n") < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert printed.strip().splitlines()[-1] == "dexcompose: interrupted; saved to out, run the same command to go on"
+    before = episodes.read_text().splitlines()
+    assert 2 <= len(before) < 13
+    assert (methods / "out" / "results.json").is_file()
+    assert cli.main(arguments) == 0
+    after = episodes.read_text().splitlines()
+    assert after[: len(before)] == before and len(set(after)) == len(after) == 13
+
+
+def test_an_unstable_world_is_named_in_table_and_files(
+    methods: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real physics that diverges: the rollout is an error, a failure, and the other one goes on."""
+    step, calls = MujocoCPU.step, [0]
+
+    def spoilt(engine: MujocoCPU, targets: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            state = engine.get_state()[:1]
+            state[:, 1 + engine.model.nq : 1 + engine.model.nq + engine.model.nv] = 1e12  # time, qpos, qvel
+            engine.set_state(state, np.array([0]))
+        return step(engine, targets)
+
+    monkeypatch.setattr(MujocoCPU, "step", spoilt)
+    arguments = ["--method", "cli_test_methods:Zeros", "--seeds", "1", "--rollouts", "2", "--out", "out"]
+    assert cli.main(["eval", PAIR, *arguments]) == 0
+    assert "error" in capsys.readouterr().out
+    with open(methods / "out" / "episodes.csv", newline="", encoding="utf-8") as file:
+        rows = {int(row["episode_seed"]) - 2**30: row for row in csv.DictReader(file)}
+    assert (rows[0]["outcome"], rows[0]["steps"]) == ("error", "1")
+    assert rows[1]["outcome"] != "error"
+    summary = json.loads((methods / "out" / "results.json").read_text())["runs"][0]
+    assert summary["outcomes"]["error"] == 1 and summary["episodes"] == 2
+    assert "1 rollouts ended in a numerically unstable world" in (methods / "out" / "report.html").read_text()
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

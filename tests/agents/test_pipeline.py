@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import signal
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 
-from dexcompose_agents import cli, held_state_collection
+from dexcompose_agents import cli, held_state_collection, stages, training_commands
 from dexcompose_agents.diffusion import load_policy
 from dexcompose_agents.methods.registry import make_method
 from dexcompose_agents.pretrained_files import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
@@ -187,3 +189,69 @@ def test_single_stages_use_the_chain_s_files(made, tmp_path, monkeypatch):
     assert cli.main(choose) == 0
     assert (tmp_path / "mask.json").read_bytes() == (made / "pretrained" / "masks" / f"{PAIR}.json").read_bytes()
     assert (tmp_path / "stabiliser.safetensors").is_file()
+
+
+class CtrlC:
+    """Stands in for the progress bar: a real SIGINT with its report number `at`; later reports pass."""
+
+    def __init__(self, at):
+        self.at, self.reports = at, []
+
+    @contextmanager
+    def __call__(self, label):
+        yield self.report
+
+    def report(self, done, total):
+        self.reports.append(done)
+        if len(self.reports) == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Progress bars that interrupt at their second report."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    pressed = CtrlC(at=2)
+    monkeypatch.setattr(training_commands, "progress_bar", pressed)
+    monkeypatch.setattr(stages, "progress_bar", pressed)
+    yield pressed
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "result"),
+    [
+        (["demos", "PushButton", "--episodes", "2"], "DexCompose/PushButton/expert-v0/data/main_data.hdf5"),
+        (
+            ["train", "policy", "PushButton", "--preset", "test", "--data", "{made}/demos/PushButton"],
+            "PushButton.safetensors",
+        ),
+        (["train", "stabiliser", "GraspBall", "--preset", "test"], "stabiliser.safetensors"),
+        (["train", "residual", PAIR, "--preset", "test"], "residual_b.safetensors"),
+        (["release-test", "GraspBall", "--rollouts", "1"], "release_test.csv"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_ctrl_c_loses_nothing(made, tmp_path, monkeypatch, capsys, ctrl_c, arguments, result):
+    monkeypatch.setenv(PRETRAINED_VARIABLE, str(made / "pretrained"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(made / "held_states"))
+    out = tmp_path / "out"
+    command = [*(word.format(made=made) for word in arguments), "--out", str(out)]
+    assert cli.main(command) == 130
+    printed = capsys.readouterr().err.strip()
+    assert printed == f"dexcompose: interrupted; saved to {out}, run the same command to go on"
+    assert not (out / result).exists()
+    assert any(path.is_file() for path in out.rglob("*"))
+    assert cli.main(command) == 0
+    assert (out / result).is_file()
+
+
+def test_ctrl_c_in_the_chain(folder, capsys, ctrl_c):
+    stabiliser = folder / "pretrained" / "stabiliser-GraspBall.safetensors"
+    stabiliser.unlink()
+    command = ["train", "all", "--preset", "test", "--only", PAIR, "--out", str(folder)]
+    assert cli.main(command) == 130
+    assert f"interrupted; saved to {folder}, run the same command to go on" in capsys.readouterr().err
+    assert list((folder / "work" / "stabiliser-GraspBall").glob("checkpoint*"))
+    assert cli.main(command) == 0
+    assert stabiliser.is_file()

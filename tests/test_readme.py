@@ -1,0 +1,139 @@
+"""What the README shows works: its code runs (with smaller numbers), its commands and files exist."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+
+from dexcompose_agents import cli
+from dexcompose_envs import PAIRS, SKILLS, env_id
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAIR = "GraspBall-PushButton"
+# A script that is installed doesn't search the working folder; neither does Python with -P.
+SCRIPT = [sys.executable, "-P", "-c", "import sys; from dexcompose_agents.cli import main; sys.exit(main())"]
+
+
+def blocks(language):
+    """All fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def block(language, word):
+    """The one block that has `word` in it."""
+    found = [text for text in blocks(language) if word in text]
+    assert len(found) == 1, f"{len(found)} {language} blocks of README.md have {word!r}, expected 1"
+    return found[0]
+
+
+def replaced(text, changes):
+    """`text` with every key of `changes` replaced; each must occur exactly once."""
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"README.md has {old!r} {text.count(old)} times, expected once, in:\n{text}"
+        text = text.replace(old, new)
+    return text
+
+
+def commands():
+    """All commands that begin with `dexcompose` or `make`, from bash blocks and inline code."""
+    lines = [line for text in blocks("bash") for line in text.splitlines()]
+    lines += re.findall(r"`((?:dexcompose|make) [^`]*)`", README)
+    found = [shlex.split(line, comments=True) for line in lines]
+    return [words for words in found if words]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A folder of its own, and one thread for torch."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def test_every_python_block_is_run_by_a_test_below():
+    known = ("env.action_space.sample()", "PPO(", "# my_method.py")
+    assert len(blocks("python")) == len(known)
+    for word in known:
+        block("python", word)
+
+
+def test_the_environment_in_five_lines(small):
+    names = {}
+    exec(block("python", "env.action_space.sample()"), names)
+    assert set(names["obs"]) == {"task_a", "task_b", "context"}
+    assert all(value.ndim == 1 and value.dtype == "float32" for value in names["obs"].values())
+    assert names["info"]["task_a_held"]
+    names["env"].close()
+
+
+def test_the_reinforcement_learning_example(small):
+    changes = {
+        "num_envs=32": "num_envs=4",
+        "n_steps=64": "n_steps=8",
+        "batch_size=512": "batch_size=32, n_epochs=2",
+        "verbose=1": "verbose=0",
+        "model.learn(100_000)": "model.learn(64)",
+    }
+    names = {}
+    exec(replaced(block("python", "PPO("), changes), names)
+    assert names["model"].num_timesteps == 64
+    assert (small / "residual.zip").is_file()
+    names["venv"].close()
+
+
+def test_the_method_example_is_evaluated_like_every_other(small):
+    (small / "my_method.py").write_text(block("python", "# my_method.py"), encoding="utf-8")
+    command = replaced(block("bash", "dexcompose eval"), {"--seeds 13": "--seeds 1", "--rollouts 32": "--rollouts 2"})
+    program, *arguments = shlex.split(command)
+    assert program == "dexcompose"
+    assert arguments[:4] == ["eval", PAIR, "--method", "my_method:StayStill"]
+    done = subprocess.run(
+        [*SCRIPT, *arguments], cwd=small, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "stay-still" in done.stdout
+    out = small / arguments[arguments.index("--out") + 1]
+    with open(out / "episodes.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["outcome"]) for row in rows] == 2 * [("stay-still", "b_fail")]  # held, not pressed
+    assert json.loads((out / "results.json").read_text())["runs"][0]["method"] == "stay-still"
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_exists(words, capsys):
+    program, *arguments = words
+    if program == "make":
+        if not (ROOT / "Makefile").exists():
+            pytest.skip("a source distribution has no Makefile")
+        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in arguments)
+        return
+    assert program in ("dexcompose", "apt-get"), f"README.md shows a command this test doesn't know: {words}"
+    if program == "dexcompose":
+        tyro.cli(cli.Command, args=arguments)  # parses; runs nothing
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*arguments, "--help"])
+        assert caught.value.code == 0
+
+
+def test_the_table_lists_every_environment():
+    listed = set(re.findall(r"`(DexCompose/[\w-]+-v0)`", README))
+    expected = {env_id(name) for name in (*SKILLS, *("-".join(pair) for pair in PAIRS))}
+    assert listed == expected
+
+
+def test_files_that_are_named_exist():
+    for path in re.findall(r"`(dexcompose_\w+/[\w/.]+)`", README):
+        assert (ROOT / path).exists(), path
