@@ -5,7 +5,7 @@
 
 Prints, per learner, control steps per second (collection and updates, evaluation excluded) and the return of the
 deterministic policy on the same fixed episodes, next to that of the base arm, a residual of zero. Both learners use the
-hyper-parameters of SPEC section 3; SB3 gets the same layers but no LayerNorm, since its own network has none, and its
+published hyper-parameters; SB3 gets the same layers but no LayerNorm, since its own network has none, and its
 `VecNormalize` for observations and rewards.
 """
 

@@ -1,4 +1,4 @@
-"""Base policies: diffusion policies trained from demonstrations (SPEC.md section 4).
+"""Base policies: diffusion policies trained from demonstrations.
 
 `load_policy` gives a trained one, `train` makes one. Names are loaded when they are first used.
 """

@@ -17,7 +17,7 @@ EXECUTE_STEPS = {
     "PushButton": 16,
     "TurnOnSwitch": 30,
 }
-"""Actions executed before the policy plans again, by skill (SPEC.md section 4)."""
+"""Actions executed before the policy plans again, by skill, as published."""
 
 
 INTERACTION_FINGER_DROPOUT = 0.5
@@ -55,7 +55,7 @@ class NetworkConfig:
     execute_steps: int = 16
     """Actions executed before the policy plans again; see `EXECUTE_STEPS`."""
     prediction: Literal["sample", "epsilon"] = "sample"
-    """What the network predicts: the clean chunk, or the noise in it as in SPEC.md section 4. Noise has as many
+    """What the network predicts: the clean chunk, or the noise in it as in the paper. Noise has as many
     independent numbers as the chunk, so a network that is to predict it must nowhere be narrower than that, which a
     compact one is; the clean chunk is smooth and passes."""
     diffusion_steps: int = 100
@@ -166,7 +166,7 @@ def compact_network(execute_steps: int = 16) -> NetworkConfig:
 
 
 def paper_network(execute_steps: int = 16) -> NetworkConfig:
-    """The network of SPEC.md section 4."""
+    """The published network."""
     return NetworkConfig(
         widths=(256, 512, 1024), kernel_size=5, blocks_per_level=2, fold=1, prediction="epsilon",
         step_embedding_size=256, observation_embedding_size=256, execute_steps=execute_steps,
@@ -181,7 +181,7 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
     """Settings by name.
 
     Args:
-        name: `cpu` (compact network, about eleven minutes on one core), `paper` (SPEC.md section 4, for a GPU) or
+        name: `cpu` (compact network, about seven minutes on one core), `paper` (as published, for a GPU) or
             `tiny` (a network that learns nothing much within seconds, for tests).
         skill: Takes the skill's number of executed steps from `EXECUTE_STEPS`; None keeps 16.
 

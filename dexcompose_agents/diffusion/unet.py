@@ -1,6 +1,6 @@
 """The denoising network: a FiLM-conditioned one-dimensional UNet over the time axis of an action chunk.
 
-Architecture after Chi et al., *Diffusion Policy* (2023), as asked for by SPEC.md section 4; the code is our own.
+Architecture after Chi et al., *Diffusion Policy* (2023); the code is our own.
 """
 
 from __future__ import annotations

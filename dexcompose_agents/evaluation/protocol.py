@@ -1,4 +1,4 @@
-"""The evaluation protocol (SPEC section 6): which episodes are run, and that each is run exactly once.
+"""The evaluation protocol of the paper: which episodes are run, and that each is run exactly once.
 
 Rollout ``r`` of evaluation seed ``s`` has the episode seed ``2**30 + s * 2**17 + r``. Training draws its seeds below
 ``2**30``, so no evaluated start has been trained on; starts come from the test part of the held-state library. All

@@ -119,7 +119,7 @@ def bootstrap_interval(
 
 
 def overall_by_seed(pair_seed_means: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
-    """Success per seed averaged over the pairs *within* that seed (SPEC section 6, Overall row).
+    """Success per seed averaged over the pairs *within* that seed (the "Overall" row).
 
     Args:
         pair_seed_means: ``{pair: {seed: success rate}}``.

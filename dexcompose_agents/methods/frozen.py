@@ -10,7 +10,7 @@ __all__ = ["Frozen"]
 
 
 class Frozen(ComposedMethod):
-    """The baseline that releases no finger (SPEC section 5): Eq. 12 with all fingers preserved and no residual."""
+    """The baseline that releases no finger: Eq. 12 with all fingers preserved and no residual."""
 
     name = "frozen"
 

@@ -13,7 +13,7 @@ __all__ = ["ZeroShot"]
 
 
 class ZeroShot(ComposedMethod):
-    """Eq. 12 with stabiliser A (Eqs. 7 to 9) and without residual B (SPEC section 5, Ours-ZS).
+    """Eq. 12 with stabiliser A (Eqs. 7 to 9) and without residual B ("Ours-ZS" in the paper).
 
     Args:
         pair: "GraspBall-PushButton".

@@ -1,4 +1,4 @@
-"""Bounded residuals on top of frozen policies: network, PPO, stabiliser A and residual B (SPEC section 3)."""
+"""Bounded residuals on top of frozen policies: network, PPO, stabiliser A and residual B."""
 
 from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.residual.config import (

@@ -18,7 +18,7 @@ INITIAL_LOG_STD = -1.5
 
 
 class ActorCritic(nn.Module):
-    """Gaussian policy over unbounded residuals u and a value, on one shared trunk (SPEC section 3).
+    """Gaussian policy over unbounded residuals u and a value, on one shared trunk.
 
     The trunk normalises the observation, then applies LayerNorm, Linear, ELU per hidden layer. The mean layer is zero
     at the start, so that the mean residual is exactly zero; the log standard deviation is a free parameter. Whoever

@@ -18,7 +18,7 @@ def _require(condition: bool, field_name: str, value: object, expected: str) -> 
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """Proximal policy optimisation (SPEC section 3); the defaults are the paper's where it names them."""
+    """Proximal policy optimisation; the defaults are the paper's where it names them."""
 
     num_envs: int = 64
     """Worlds stepped at once."""

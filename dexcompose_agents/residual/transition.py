@@ -16,7 +16,7 @@ RELEASE_FRACTION = 0.5
 
 
 class PhasePlanner:
-    """Nominal targets for the wrist and the released fingers in the phases *hold* and *transition* (SPEC section 3).
+    """Nominal targets for the wrist and the released fingers in the phases *hold* and *transition*.
 
     *Hold* repeats the action that holds the object. In *transition* the released fingers move to the posture in which
     B starts, and the wrist travels to where B starts, both on minimum-jerk profiles between normalised targets. Once
