@@ -114,7 +114,8 @@ def main(config: Config) -> None:
             actor: Actor = ExpertActor(skill) if name == "expert" else PolicyActor(skill, name)
             start = time.perf_counter()
             successes = run(skill, actor, config.episodes, config.num_envs)
-            low, high = wilson_interval(sum(successes), len(successes))
+            interval = wilson_interval(sum(successes), len(successes))
+            low, high = interval.low, interval.high
             row = {
                 "skill": skill, "actor": name, "episodes": len(successes), "successes": sum(successes),
                 "interval_95": [round(low, 4), round(high, 4)], "seconds": round(time.perf_counter() - start, 1),

@@ -46,7 +46,7 @@ class BenchConfig:
     methods: tuple[str, ...] = DEFAULT_METHODS
     seeds: int = 8
     rollouts: int = 32
-    num_envs: int = 32
+    num_envs: int = 64
     selector: str | None = None
     out: Path = Path("runs/bench")
     videos: Literal["one", "all", "none"] = "one"

@@ -63,7 +63,7 @@ class Eval:
     """Evaluation seeds."""
     rollouts: int = 32
     """Rollouts per seed."""
-    num_envs: int = 32
+    num_envs: int = 64
     """Worlds stepped together; does not change the result."""
     selector: str | None = None
     """Use the shipped mask of this selector; by default the shipped choice."""
@@ -106,7 +106,7 @@ class Bench:
     """Evaluation seeds."""
     rollouts: int = 32
     """Rollouts per seed, pair and method."""
-    num_envs: int = 32
+    num_envs: int = 64
     """Worlds stepped together; does not change the result."""
     selector: str | None = None
     """Use the shipped masks of this selector; by default the shipped choice."""

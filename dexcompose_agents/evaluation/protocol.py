@@ -144,7 +144,7 @@ def evaluate(
     *,
     seeds: int = 13,
     rollouts: int = 32,
-    num_envs: int = 32,
+    num_envs: int = 64,
     out: Path | str | None = None,
     selector: str | None = None,
     progress: Progress | None = None,

@@ -123,10 +123,13 @@ class StabiliserConfig:
     """Weight of the squared correction in Eq. 13."""
     reward_scale: float = 20.0
     """Eq. 13 is in metres, millimetres as a rule; it is multiplied by this so that returns are of order one."""
-    drop_penalty: float = 3.0
-    """Subtracted (after scaling) when the object is lost, which ends the episode: else dropping early would pay."""
+    drop_penalty: float = 30.0
+    """Subtracted (after scaling) when the object is lost, which ends the episode. It must exceed what the rest of an
+    episode costs (about 10 for a grasp that slips 3 mm), else dropping early would pay."""
     episode_steps: int = 150
     """Control steps per episode."""
+    base_shake: float = 1.0
+    """Scale of the wrist's tremble, as in composites; see `dexcompose_envs.base_shake`."""
     num_threads: int | None = None
     """Threads of the simulator; None lets it choose."""
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
@@ -175,13 +178,14 @@ class ResidualBConfig:
 _TINY = PPOConfig(num_envs=2, horizon=8, total_steps=32, epochs=1, minibatches=2, hidden=(16,), evaluate_every=2)
 
 _STABILISER: Mapping[str, PPOConfig] = {
-    # 24 steps x 64 worlds x 260 iterations; about six minutes on two cores.
-    "cpu": PPOConfig(num_envs=64, horizon=24, total_steps=400_000, evaluate_every=52),
+    # 24 steps x 64 worlds x 162 iterations; about seven minutes on one core.
+    "cpu": PPOConfig(num_envs=64, horizon=24, total_steps=250_000, evaluate_every=52, evaluation_rounds=2),
     "paper": PPOConfig(num_envs=1024, horizon=24, total_steps=1024 * 24 * 1000, evaluate_every=50),
     "test": _TINY,
 }
 _RESIDUAL_B: Mapping[str, PPOConfig] = {
-    "cpu": PPOConfig(num_envs=32, horizon=64, total_steps=100_000, evaluate_every=16),
+    # 64 steps x 32 worlds x 36 iterations; about seven minutes on one core.
+    "cpu": PPOConfig(num_envs=32, horizon=64, total_steps=73_728, evaluate_every=18, evaluation_rounds=6),
     # Minibatches of 400: 8 worlds x 200 steps in four parts.
     "paper": PPOConfig(num_envs=8, horizon=200, total_steps=8 * 200 * 1000, evaluate_every=50, evaluation_rounds=4),
     "test": _TINY,

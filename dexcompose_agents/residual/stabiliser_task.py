@@ -67,6 +67,7 @@ class StabiliserTask:
             held_split=held_split,
             terminate_on_success=False,
             max_episode_steps=config.episode_steps,
+            base_shake=config.base_shake,
             num_threads=config.num_threads,
             **env_options,
         )
