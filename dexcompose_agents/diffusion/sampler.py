@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,6 +13,18 @@ from torch import Tensor
 
 from dexcompose_agents.diffusion.config import NetworkConfig
 from dexcompose_agents.diffusion.unet import FilmUnet
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums on the CPU round alike whatever number of threads the machine offers; contacts amplify any difference."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
 
 SchedulerName = Literal["ddim", "ddpm"]
 BLOCK = 16
@@ -80,7 +94,7 @@ class ChunkSampler:
         self.inference_steps = inference_steps
         self._scheduler.set_timesteps(inference_steps)
         self._timesteps: list[int] = self._scheduler.timesteps.tolist()
-        with torch.inference_mode():
+        with _one_thread(), torch.inference_mode():
             self._films = network.modulate_by_step(torch.tensor(self._timesteps, device=self._device))
 
     def __call__(self, observations: ArrayLike, seeds: ArrayLike) -> NDArray[np.float32]:
@@ -97,7 +111,8 @@ class ChunkSampler:
         count = len(observations)
         filled = -(-count // BLOCK) * BLOCK
         order = np.arange(filled) % max(count, 1)
-        blocks = [self._sample(observations[rows], seeds[rows]) for rows in order.reshape(-1, BLOCK)]
+        with _one_thread():
+            blocks = [self._sample(observations[rows], seeds[rows]) for rows in order.reshape(-1, BLOCK)]
         return np.concatenate(blocks)[:count] if blocks else np.zeros((0, *self._shape), np.float32)
 
     @torch.inference_mode()
