@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dexcompose_agents.evaluation import EvaluationInterrupted, evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
-from dexcompose_agents.evaluation.protocol import planned_episodes
+from dexcompose_agents.evaluation.protocol import method_device, planned_episodes
 from dexcompose_agents.evaluation.records import EpisodeLog
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.tables import terminal_table
@@ -38,6 +38,8 @@ class BenchConfig:
         rollouts: Rollouts per seed, pair and method.
         num_envs: Worlds stepped together; does not change the result.
         selector: Selector whose shipped masks are used, by default the shipped choice.
+        backend: Physics, see ``evaluate``.
+        device: Where "warp" and the methods' networks run.
         out: Folder for episodes, results, videos and report.
         videos: "one" films one rollout per method on the first pair, "all" on every pair, "none" none.
     """
@@ -48,6 +50,8 @@ class BenchConfig:
     rollouts: int = 32
     num_envs: int = 64
     selector: str | None = None
+    backend: str = "mujoco"
+    device: str | None = None
     out: Path = Path("runs/bench")
     videos: Literal["one", "all", "none"] = "one"
 
@@ -89,7 +93,13 @@ def run_bench(
         raise EvaluationError("no method given; expected at least one")
     planned_episodes(config.seeds, config.rollouts)
     EpisodeLog(config.out).close()  # proves that the folder can be written, before anything is computed
-    methods = {(pair, name): make(name, pair, selector=config.selector) for pair in pairs for name in config.methods}
+    device = method_device(config.backend, config.device)
+    options = {} if device is None else {"device": device}
+    methods = {
+        (pair, name): make(name, pair, selector=config.selector, **options)
+        for pair in pairs
+        for name in config.methods
+    }
     total = config.seeds * config.rollouts
     width = max(len(f"{pair}  {method.name}") for (pair, _), method in methods.items())
     with _progress(console) as progress:
@@ -105,6 +115,8 @@ def run_bench(
                 seeds=config.seeds,
                 rollouts=config.rollouts,
                 num_envs=config.num_envs,
+                backend=config.backend,
+                device=config.device,
                 out=config.out,
                 progress=advance,
                 **evaluate_options,

@@ -65,6 +65,10 @@ class Eval:
     """Rollouts per seed."""
     num_envs: int = 64
     """Worlds stepped together; does not change the result."""
+    backend: Literal["mujoco", "warp"] = "mujoco"
+    """Physics: mujoco on the CPU, warp on a GPU."""
+    device: str | None = None
+    """Where warp and the networks run, e.g. cuda:1; by default the first GPU with warp, else the CPU."""
     selector: str | None = None
     """Use the shipped mask of this selector; by default the shipped choice."""
     mask: str | None = None
@@ -88,7 +92,8 @@ class Eval:
         with trained_in(self.pretrained), progress_bar(f"{self.pair}  {self.method}") as advance:
             evaluate(
                 self.pair, self.method, seeds=self.seeds, rollouts=self.rollouts, num_envs=self.num_envs,
-                selector=self.selector, mask=self.mask, out=self.out, progress=advance,
+                selector=self.selector, mask=self.mask, out=self.out, progress=advance, backend=self.backend,
+                device=self.device,
             )  # fmt: skip
         Console().print(terminal_table(write_report(self.out)[1]))
         return self.out
@@ -108,6 +113,10 @@ class Bench:
     """Rollouts per seed, pair and method."""
     num_envs: int = 64
     """Worlds stepped together; does not change the result."""
+    backend: Literal["mujoco", "warp"] = "mujoco"
+    """Physics: mujoco on the CPU, warp on a GPU."""
+    device: str | None = None
+    """Where warp and the networks run, e.g. cuda:1; by default the first GPU with warp, else the CPU."""
     selector: str | None = None
     """Use the shipped masks of this selector; by default the shipped choice."""
     videos: Literal["one", "all", "none"] = "one"
@@ -221,7 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         saved_to = getattr(interrupt, "saved_to", None) or getattr(command, "out", None)
         there = saved_to is not None and Path(saved_to).exists()
         where = f"; saved to {saved_to}, run the same command to go on" if there else ""
-        print(f"dexcompose: interrupted{where}", file=sys.stderr)
+        paused = getattr(command, "minutes", None) is not None and bool(interrupt.args)
+        print(f"dexcompose: {'paused' if paused else 'interrupted'}{where}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BaseException as error:
         if not isinstance(error, _expected_errors()) or os.environ.get(TRACEBACK_VARIABLE):

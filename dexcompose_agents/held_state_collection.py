@@ -20,12 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_agents.held_state_shards import REASONS, CollectionError, Finished, Shards, refuse_other
+from dexcompose_agents.numpy_worlds import make_numpy_vec
 from dexcompose_envs import __version__, env_id, hand
 from dexcompose_envs.files import check_writable_dir
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
@@ -78,7 +78,7 @@ def collect(
     criteria: HoldCriteria | None = None,
     max_attempts: int | None = None,
     progress: Progress | None = None,
-    make_env: Callable[..., VectorEnv[Any, Any, Any]] = gym.make_vec,
+    make_env: Callable[..., VectorEnv[Any, Any, Any]] = make_numpy_vec,
     env_kwargs: dict[str, Any] | None = None,
 ) -> HeldStateLibrary:
     """Collects a held-state library, or goes on with one that was interrupted.
@@ -95,8 +95,8 @@ def collect(
         criteria: When a state counts as held.
         max_attempts: Episodes after which to give up; None: four times `count`, and at least 64.
         progress: Called whenever episodes have finished.
-        make_env: `gym.make_vec`, or something that takes the same arguments.
-        env_kwargs: Further keyword arguments of the environment, such as `num_threads`.
+        make_env: Makes a vector environment that speaks NumPy, with the arguments of `make_numpy_vec`.
+        env_kwargs: Further keyword arguments of the environment, such as `backend`, `device` or `num_threads`.
 
     Raises:
         CollectionError: If too few episodes are accepted, or shards of another run lie there.
@@ -125,6 +125,8 @@ def collect(
             "seed": seed,
             **asdict(criteria),
         }
+        if (backend := (env_kwargs or {}).get("backend", "mujoco")) != "mujoco":
+            settings["backend"] = backend
         if (done := _complete(out, settings, count)) is not None:
             return done
         shards = Shards(out.with_name(out.name + ".shards"), settings)

@@ -7,10 +7,12 @@ files as defaults where a default makes sense. All of them resume after an inter
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from dexcompose_agents.compute import Piece, physics_options
 from dexcompose_agents.pretrained_files import file_hash, pretrained_folder
 from dexcompose_envs import PAIRS, RETENTION_SKILLS, FingerMask, __version__, parse_pair
 from dexcompose_envs.files import check_writable_dir
@@ -31,6 +33,8 @@ __all__ = [
     "train_stabiliser",
 ]
 
+Trained = TypeVar("Trained", "StabiliserConfig", "ResidualBConfig")
+
 Advance = Callable[[float, float], None]
 """``advance(done, total)``."""
 
@@ -38,6 +42,8 @@ DEMONSTRATIONS = Path("runs/demos")
 """Default folder of recorded demonstrations (Minari datasets)."""
 HELD_STATES = 4096
 """States per held-state library (Eq. 4)."""
+GPU_WORLDS = 1024
+"""Worlds stepped at once where a GPU collects held states or tests releases."""
 STAGES = ("policy", "held-states", "stabiliser", "residual")
 
 
@@ -64,20 +70,25 @@ def train(
     data: Path | None = None,
     masks: Sequence[str] = (),
     stabiliser: Path | None = None,
+    device: str | None = None,
+    piece: Piece | None = None,
 ) -> None:
     """Train one stage into the folder ``out``, or go on with what is there.
 
     Args:
         stage: One of `STAGES`.
         name: Skill, or pair for "residual".
-        preset: "cpu", "paper" or "test".
+        preset: "cpu", "fast", "paper" or "test".
         out: Folder for weights, checkpoint and logs.
         advance: Called with ``(done, total)``.
         data: Folder of the demonstrations (policy), or held-state library (stabiliser, residual).
         masks: Preserved fingers: any number for the stabiliser, one for the residual; by default the shipped masks.
         stabiliser: Weights of stabiliser A (residual); by default the shipped ones.
+        device: Device to train on; by default the preset's.
+        piece: Time of this call; by default without limit.
 
     Raises:
+        KeyboardInterrupt: When the time is over, with everything saved.
         ValueError: If a name, preset or file is not what the stage needs.
         OSError: If the folder cannot be written.
     """
@@ -85,16 +96,20 @@ def train(
 
     check_writable_dir(out)
     library = {} if data is None else {"held_states": data}
+    piece = piece or Piece()
     if stage == "policy":
-        train_policy(name, policy_config(preset, name), data or DEMONSTRATIONS, out / f"{name}.safetensors", advance)
+        config = policy_config(preset, name, device)
+        train_policy(name, config, data or DEMONSTRATIONS, out / f"{name}.safetensors", advance, piece)
     elif stage == "held-states":
         count = 64 if preset == "test" else HELD_STATES
-        collect_held_states(name, _shipped_policy(name), count, out / f"{name}.npz", advance)
+        options = physics_options(preset, device)
+        collect_held_states(name, _shipped_policy(name), count, out / f"{name}.npz", piece.watch(advance), **options)
     elif stage == "stabiliser":
         from dexcompose_agents.residual.config import stabiliser_preset
 
         preserved = tuple(str(FingerMask.parse(mask)) for mask in masks) or shipped_masks(name)
-        train_stabiliser(name, stabiliser_preset(preset, masks=preserved), out, advance, **library)
+        settings = on_device(stabiliser_preset(preset, masks=preserved), device)
+        train_stabiliser(name, settings, out, advance, piece, **library)
     elif stage == "residual":
         from dexcompose_agents.residual.config import residual_b_preset
 
@@ -103,7 +118,8 @@ def train(
         mask = choose_mask(name, masks[0] if masks else None)[0]
         policy = _shipped_policy(parse_pair(name)[1])
         stabiliser = stabiliser or stabiliser_path(name)
-        train_residual(name, residual_b_preset(preset), mask, policy, stabiliser, out, advance, **library)
+        residual = on_device(residual_b_preset(preset), device)
+        train_residual(name, residual, mask, policy, stabiliser, out, advance, piece, **library)
     else:
         raise ValueError(f"unknown stage '{stage}'; expected one of {', '.join(STAGES)}")
 
@@ -112,18 +128,31 @@ def _shipped_policy(skill: str) -> Path:
     return pretrained_folder() / f"{skill}.safetensors"
 
 
-def policy_config(preset: str, skill: str) -> TrainingConfig:
-    """Settings of a base policy under a preset of the pipeline ("cpu", "paper" or "test").
+def on_device(config: Trained, device: str | None) -> Trained:
+    """Settings of a residual's training on another device; None leaves them as they are."""
+    return config if device is None else replace(config, ppo=replace(config.ppo, device=device))
+
+
+def policy_config(preset: str, skill: str, device: str | None = None) -> TrainingConfig:
+    """Settings of a base policy under a preset of the pipeline ("cpu", "fast", "paper" or "test").
+
+    Args:
+        preset: The preset.
+        skill: The skill.
+        device: Device to train on; by default the preset's.
 
     Raises:
         ValueError: If preset or skill is unknown.
     """
     from dexcompose_agents.diffusion import config
 
-    return config.preset("tiny" if preset == "test" else preset, skill)
+    chosen = config.preset("tiny" if preset == "test" else preset, skill)
+    return chosen if device is None else replace(chosen, device=device)
 
 
-def train_policy(skill: str, config: TrainingConfig, demonstrations: Path, out: Path, advance: Advance) -> None:
+def train_policy(
+    skill: str, config: TrainingConfig, demonstrations: Path, out: Path, advance: Advance, piece: Piece | None = None
+) -> None:
     """Train the base policy of a skill by behaviour cloning; resumes from ``<out>.checkpoint``.
 
     Args:
@@ -132,6 +161,7 @@ def train_policy(skill: str, config: TrainingConfig, demonstrations: Path, out: 
         demonstrations: Folder with the recorded dataset of the skill.
         out: Weight file to write.
         advance: Called with ``(steps done, steps)``.
+        piece: Time of this call.
 
     Raises:
         FileNotFoundError: If the folder has no dataset of the skill.
@@ -151,6 +181,7 @@ def train_policy(skill: str, config: TrainingConfig, demonstrations: Path, out: 
         out,
         provenance={"skill": skill, "dataset_id": dataset_id_of(skill), **about},
         progress=lambda state: advance(state.fraction * state.steps, state.steps),
+        max_minutes=None if piece is None else piece.remaining,
     )
 
 
@@ -181,7 +212,16 @@ def model_hash(name: str) -> str:
     return str(build_scene(*skills).model_hash)
 
 
-def collect_held_states(skill: str, weights: Path, count: int, out: Path, advance: Advance) -> None:
+def collect_held_states(
+    skill: str,
+    weights: Path,
+    count: int,
+    out: Path,
+    advance: Advance,
+    *,
+    backend: str = "mujoco",
+    device: str | None = None,
+) -> None:
     """Roll the base policy of a retention skill out and keep the states that hold the object (Eq. 4).
 
     Args:
@@ -190,6 +230,8 @@ def collect_held_states(skill: str, weights: Path, count: int, out: Path, advanc
         count: States wanted.
         out: Library to write (``.npz``).
         advance: Called with ``(states, count)``.
+        backend: Physics, "mujoco" or "warp".
+        device: Where "warp" and the policy run.
 
     Raises:
         WeightsError: If the weights are missing or corrupt.
@@ -198,8 +240,10 @@ def collect_held_states(skill: str, weights: Path, count: int, out: Path, advanc
     from dexcompose_agents.diffusion.policy import load_policy
     from dexcompose_agents.held_state_collection import collect
 
-    policy = load_policy(skill, path=weights)
-    collect(skill, policy, count, out=out, policy_hash=file_hash(weights), progress=advance)
+    policy = load_policy(skill, path=weights, device=device or "cpu")
+    on_gpu = {"num_envs": GPU_WORLDS, "env_kwargs": {"backend": backend, "device": device}}
+    options: dict[str, Any] = on_gpu if backend == "warp" else {}
+    collect(skill, policy, count, out=out, policy_hash=file_hash(weights), progress=advance, **options)
 
 
 def shipped_masks(skill: str) -> tuple[str, ...]:
@@ -214,12 +258,26 @@ def shipped_masks(skill: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(choose_mask(pair)[0]) for pair in pairs))
 
 
-def train_stabiliser(skill: str, config: StabiliserConfig, out: Path, advance: Advance, **env_options: Any) -> None:
+def train_stabiliser(
+    skill: str,
+    config: StabiliserConfig,
+    out: Path,
+    advance: Advance,
+    piece: Piece | None = None,
+    **env_options: Any,
+) -> None:
     """Train stabiliser A (Eqs. 7 to 9) into ``out/stabiliser.safetensors``; see ``residual.training``."""
     from dexcompose_agents.residual import training
 
     total = config.ppo.iterations
-    training.train_stabiliser(skill, config, out, progress=lambda row: advance(row["iteration"], total), **env_options)
+    training.train_stabiliser(
+        skill,
+        config,
+        out,
+        progress=lambda row: advance(row["iteration"], total),
+        max_minutes=None if piece is None else piece.remaining,
+        **env_options,
+    )
 
 
 def train_residual(
@@ -230,6 +288,7 @@ def train_residual(
     stabiliser: Path,
     out: Path,
     advance: Advance,
+    piece: Piece | None = None,
     **env_options: Any,
 ) -> None:
     """Train residual B (Eqs. 10 to 12) into ``out/residual_b.safetensors``; see ``residual.training``.
@@ -242,6 +301,7 @@ def train_residual(
         stabiliser: Weights of stabiliser A.
         out: Folder.
         advance: Called with ``(iterations done, iterations)``.
+        piece: Time of this call.
         **env_options: Options of the environment, such as ``held_states``.
     """
     from dexcompose_agents.diffusion.policy import load_policy
@@ -252,11 +312,12 @@ def train_residual(
     training.train_residual_b(
         pair,
         mask,
-        load_policy(parse_pair(pair)[1], path=policy),
-        StabiliserPolicy.load(stabiliser),
+        load_policy(parse_pair(pair)[1], path=policy, device=config.ppo.device),
+        StabiliserPolicy.load(stabiliser, config.ppo.device),
         config,
         out,
         progress=lambda row: advance(row["iteration"], total),
+        max_minutes=None if piece is None else piece.remaining,
         **env_options,
     )
 

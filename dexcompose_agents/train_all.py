@@ -6,12 +6,13 @@ The output folder is laid out like the package's own folders: `pretrained/` hold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dexcompose_agents import pipeline
+from dexcompose_agents.compute import GPU_PRESETS, Piece, physics_options
 from dexcompose_agents.pipeline import Advance
 from dexcompose_agents.stages import Stage, run_stages
 from dexcompose_envs import PAIRS, RETENTION_SKILLS, SKILLS, FingerMask, parse_pair
@@ -43,28 +44,38 @@ class Budget:
     """Whether the scripted expert makes the held states in place of the base policy, which learned nothing: tests."""
     residual_episode_steps: int | None = None
     """Length of an episode in the training of residual B; None: that of the pair."""
+    device: str | None = None
+    """Device of everything that a GPU can do; None: the preset's."""
 
 
-def budget(preset: str) -> Budget:
+def budget(preset: str, device: str | None = None) -> Budget:
     """The budget of a preset.
 
     Args:
-        preset: "cpu" (about two hours on two cores), "paper", or "test" (a minute; proves only that it runs).
+        preset: "cpu" (about two hours on two cores), "fast" (minutes on a GPU), "paper" (on a GPU, too), or "test" (a
+            minute; proves only that it runs).
+        device: Device to train on; None: the preset's.
 
     Raises:
         ValueError: If the preset is unknown.
     """
-    if preset in ("cpu", "paper"):
-        return Budget(preset)
+    if preset in ("cpu", *GPU_PRESETS):
+        return Budget(preset, device=device)
     if preset == "test":
         return Budget(
             preset, demonstrations=2, held_states=8, release_rollouts=1, release_steps=20, scripted_held_states=True,
-            residual_episode_steps=60,
+            residual_episode_steps=60, device=device,
         )  # fmt: skip
-    raise ValueError(f"unknown preset '{preset}'; expected one of cpu, paper, test")
+    raise ValueError(f"unknown preset '{preset}'; expected one of cpu, {', '.join(GPU_PRESETS)}, test")
 
 
-def train_all(out: Path, amount: Budget, only: Sequence[str] = (), say: Callable[[str], None] = print) -> None:
+def train_all(
+    out: Path,
+    amount: Budget,
+    only: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+    piece: Piece | None = None,
+) -> None:
     """Run the chain, or go on with it; a stage whose inputs and settings are unchanged is skipped.
 
     Args:
@@ -72,13 +83,15 @@ def train_all(out: Path, amount: Budget, only: Sequence[str] = (), say: Callable
         amount: See `budget`.
         only: Skills and pairs to make; a skill alone stops short of masks and residuals. By default everything.
         say: Takes one line per stage.
+        piece: Time of this call; by default without limit.
 
     Raises:
         StageError: If the folder holds something else, or a file in it is damaged.
         ValueError: If a name is unknown.
+        KeyboardInterrupt: When the time is over, with everything saved.
     """
     skills, pairs = _chosen(only)
-    run_stages(_Chain(out, amount).stages(skills, pairs), out, amount.preset, say)
+    run_stages(_Chain(out, amount, piece or Piece()).stages(skills, pairs), out, amount.preset, say)
 
 
 def _chosen(only: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -95,8 +108,11 @@ def _chosen(only: Sequence[str]) -> tuple[list[str], list[str]]:
 class _Chain:
     """The stages of one output folder. A stage that depends on the content of a mask is made once the mask is there."""
 
-    def __init__(self, out: Path, amount: Budget) -> None:
-        self.out, self.amount = out, amount
+    def __init__(self, out: Path, amount: Budget, piece: Piece) -> None:
+        self.out, self.amount, self.piece = out, amount, piece
+        self.physics = physics_options(amount.preset, amount.device)
+        # Which device it was doesn't count when a stage is to be skipped; the engine does.
+        self.engine = {"backend": self.physics["backend"]} if self.physics else {}
 
     def stages(self, skills: Sequence[str], pairs: Sequence[str]) -> Iterator[Stage]:
         """All stages in order."""
@@ -126,18 +142,18 @@ class _Chain:
         return self._stage(f"demonstrations {skill}", skill, make, {skill: _demos(skill)}, config=config)
 
     def policy(self, skill: str) -> Stage:
-        config = pipeline.policy_config(self.amount.preset, skill)
+        config = pipeline.policy_config(self.amount.preset, skill, self.amount.device)
         name = f"{skill}.safetensors"
 
         def make(work: Path, advance: Advance) -> None:
-            pipeline.train_policy(skill, config, self.out / _demos(skill), work / name, advance)
+            pipeline.train_policy(skill, config, self.out / _demos(skill), work / name, advance, self.piece)
 
-        settings = config.to_dict()
+        settings = _without_device(config.to_dict())
         return self._stage(f"policy {skill}", skill, make, {name: _weights(skill)}, (_demos(skill),), settings)
 
     def held_states(self, skill: str) -> Stage:
         amount, weights = self.amount, _weights(skill)
-        config = {"count": amount.held_states, "scripted": amount.scripted_held_states}
+        config = {"count": amount.held_states, "scripted": amount.scripted_held_states, **self.engine}
 
         def make(work: Path, advance: Advance) -> None:
             path = work / f"{skill}.npz"
@@ -148,7 +164,10 @@ class _Chain:
                 policy, count = ScriptedRetention(skill), amount.held_states
                 collect(skill, policy, count, out=path, policy_hash="scripted", num_envs=count, progress=advance)
             else:
-                pipeline.collect_held_states(skill, self.out / weights, amount.held_states, path, advance)
+                watched = self.piece.watch(advance)
+                pipeline.collect_held_states(
+                    skill, self.out / weights, amount.held_states, path, watched, **self.physics
+                )
 
         outputs = {f"{skill}.npz": _library(skill)}
         return self._stage(f"held states {skill}", skill, make, outputs, (weights,), config)
@@ -163,11 +182,15 @@ class _Chain:
             from dexcompose_envs.held_states import HeldStateLibrary
 
             library = HeldStateLibrary.load(self.out / _library(skill))
-            run_release_test(skill, config, library=library, out=work, progress=advance)
+            run_release_test(
+                skill, config, library=library, out=work, progress=self.piece.watch(advance),
+                num_envs=pipeline.GPU_WORLDS if self.physics else 64, env_kwargs=self.physics,
+            )  # fmt: skip
 
         folder = Path("pretrained") / "release_test"
         outputs = {f"release_test.{kind}": folder / f"{skill}.{kind}" for kind in ("csv", "png", "json")}
-        return self._stage(f"release test {skill}", skill, make, outputs, (_library(skill),), asdict(config))
+        settings = asdict(config) | self.engine
+        return self._stage(f"release test {skill}", skill, make, outputs, (_library(skill),), settings)
 
     def mask(self, pair: str, selector: str) -> Stage:
         skill_a, skill_b = parse_pair(pair)
@@ -188,32 +211,35 @@ class _Chain:
         from dexcompose_agents.residual.config import stabiliser_preset
 
         masks = tuple(dict.fromkeys(str(self._selected(pair)) for pair in pairs))
-        config = stabiliser_preset(self.amount.preset, masks=masks)
+        config = pipeline.on_device(stabiliser_preset(self.amount.preset, masks=masks), self.amount.device)
 
         def make(work: Path, advance: Advance) -> None:
-            pipeline.train_stabiliser(skill, config, work, advance, held_states=self.out / _library(skill))
+            library = self.out / _library(skill)
+            pipeline.train_stabiliser(skill, config, work, advance, self.piece, held_states=library)
 
         outputs = {"stabiliser.safetensors": _weights(f"stabiliser-{skill}"), **_logs(f"stabiliser-{skill}")}
-        return self._stage(f"stabiliser {skill}", skill, make, outputs, (_library(skill),), asdict(config))
+        settings = _without_device(asdict(config))
+        return self._stage(f"stabiliser {skill}", skill, make, outputs, (_library(skill),), settings)
 
     def residual(self, pair: str) -> Stage:
         from dexcompose_agents.residual.config import residual_b_preset
 
         skill_a, skill_b = parse_pair(pair)
-        mask, config = self._selected(pair), residual_b_preset(self.amount.preset)
+        mask = self._selected(pair)
+        config = pipeline.on_device(residual_b_preset(self.amount.preset), self.amount.device)
         policy, stabiliser = _weights(skill_b), _weights(f"stabiliser-{skill_a}")
         steps = self.amount.residual_episode_steps
 
         def make(work: Path, advance: Advance) -> None:
             options = {} if steps is None else {"max_episode_steps": steps}
             pipeline.train_residual(
-                pair, config, mask, self.out / policy, self.out / stabiliser, work, advance,
+                pair, config, mask, self.out / policy, self.out / stabiliser, work, advance, self.piece,
                 held_states=self.out / _library(skill_a), **options,
             )  # fmt: skip
 
         outputs = {"residual_b.safetensors": _weights(f"residual-{pair}"), **_logs(f"residual-{pair}")}
         inputs = (policy, stabiliser, _library(skill_a))
-        settings = {"mask": str(mask), "episode_steps": steps, **asdict(config)}
+        settings = {"mask": str(mask), "episode_steps": steps, **_without_device(asdict(config))}
         return self._stage(f"residual {pair}", pair, make, outputs, inputs, settings)
 
     def _stage(
@@ -232,6 +258,12 @@ class _Chain:
         from dexcompose_agents.attribution import Selection
 
         return Selection.load(self.out / _mask(pair, DEFAULT_SELECTOR)).mask
+
+
+def _without_device(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide a result: which device computed it is none of them."""
+    kept = {name: value for name, value in settings.items() if name != "device"}
+    return {name: _without_device(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
 
 def _demos(skill: str) -> Path:

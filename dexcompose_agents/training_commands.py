@@ -8,6 +8,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from dexcompose_agents.compute import Piece
 from dexcompose_agents.progress import progress_bar
 
 __all__ = ["Demos", "ReleaseTest", "SelectMask", "Train", "check_name", "check_seed"]
@@ -65,8 +66,13 @@ class Train:
     """What to train; "all" is the whole chain, in which every stage that is done and unchanged is skipped."""
     name: Positional[str | None] = None
     """Skill (policy, held-states, stabiliser) or pair (residual); none for all."""
-    preset: Literal["cpu", "paper", "test"] = "cpu"
-    """Budget: cpu fits a laptop, paper is the published one, test only proves that it runs."""
+    preset: Literal["cpu", "fast", "paper", "test"] = "cpu"
+    """Budget: cpu fits a laptop, fast takes minutes on a GPU, paper is the published one, on a GPU, too; test only
+    proves that it runs."""
+    device: str | None = None
+    """Device to train on, e.g. cuda:1; by default the preset's."""
+    minutes: float | None = None
+    """Stop after so many minutes with everything saved; the same command goes on. By default no limit."""
     out: Path | None = None
     """Folder for weights, checkpoint and logs; by default runs/STAGE/NAME. Training resumes from it."""
     only: tuple[str, ...] = ()
@@ -85,15 +91,15 @@ class Train:
         if self.stage == "all":
             from dexcompose_agents.train_all import budget, train_all
 
-            train_all(self.out, budget(self.preset), self.only)
+            train_all(self.out, budget(self.preset, self.device), self.only, piece=Piece(self.minutes))
             return self.out
         from dexcompose_agents import pipeline
 
         assert self.name is not None
         with progress_bar(f"{self.stage} {self.name}") as advance:
             pipeline.train(
-                self.stage, self.name, self.preset, self.out, advance,
-                data=self.data, masks=self.mask, stabiliser=self.stabiliser,
+                self.stage, self.name, self.preset, self.out, advance, data=self.data, masks=self.mask,
+                stabiliser=self.stabiliser, device=self.device, piece=Piece(self.minutes),
             )  # fmt: skip
         return self.out
 
@@ -137,6 +143,10 @@ class ReleaseTest:
     """Seed of the drawn states."""
     num_envs: int = 64
     """Worlds stepped together; does not change the result."""
+    backend: Literal["mujoco", "warp"] = "mujoco"
+    """Physics: mujoco on the CPU, warp on a GPU."""
+    device: str | None = None
+    """Device of warp, e.g. cuda:1; by default the first GPU."""
     out: Path | None = None
     """Folder for the table (CSV) and the heat map (PNG); by default runs/release-test/SKILL."""
 
@@ -150,8 +160,9 @@ class ReleaseTest:
         config = ReleaseTestConfig(rollouts=self.rollouts, motion=self.motion, seed=self.seed)
         with progress_bar(f"release test of {self.skill}") as advance:
             results = run_release_test(
-                self.skill, config=config, num_envs=self.num_envs, out=self.out, progress=advance
-            )
+                self.skill, config=config, num_envs=self.num_envs, out=self.out, progress=advance,
+                env_kwargs={"backend": self.backend, "device": self.device},
+            )  # fmt: skip
         for row in sorted(results, key=lambda row: -row.p_ret):
             print(f"{row.mask!s:16s} retained {100 * row.p_ret:5.1f} %   clean {100 * row.p_clean:5.1f} %")
         return self.out

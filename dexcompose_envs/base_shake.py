@@ -7,9 +7,11 @@ of the episode's time alone: actions and neighbours don't change it.
 from __future__ import annotations
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from dexcompose_envs.hand import NUM_WRIST
+from dexcompose_envs.observations import Array
 from dexcompose_envs.scene import CONTROL_STEP
 
 COMPONENTS = 3
@@ -31,14 +33,15 @@ def sample(rng: np.random.Generator, scale: float) -> NDArray[np.float64]:
     return np.stack([frequency, phase, scale * AMPLITUDES[:, None] * share], axis=-1)
 
 
-def offset(parameters: NDArray[np.float64], elapsed: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Shift of the wrist targets (N, 6), m and rad.
+def offset(parameters: Array, elapsed: Array) -> Array:
+    """Shift of the wrist targets (N, 6), m and rad, in the array library of the arguments.
 
     Args:
         parameters: From `sample`, (N, *SHAPE).
         elapsed: Control steps since the episode's start (N,).
     """
-    frequency, phase, amplitude = np.moveaxis(parameters, -1, 0)
+    xp = array_namespace(parameters)
+    frequency, phase, amplitude = parameters[..., 0], parameters[..., 1], parameters[..., 2]
     time = CONTROL_STEP * elapsed[:, None, None]
-    ramp = np.minimum(elapsed / RAMP_STEPS, 1.0)[:, None]
-    return ramp * np.sum(amplitude * np.sin(2 * np.pi * frequency * time + phase), axis=-1)
+    ramp = xp.clip(elapsed / RAMP_STEPS, 0.0, 1.0)[:, None]
+    return ramp * xp.sum(amplitude * xp.sin(2 * np.pi * frequency * time + phase), axis=-1)

@@ -69,7 +69,7 @@ class DexComposeEnv(gym.Env[Any, Any], gym.utils.EzPickle):
         held_states: HeldStateLibrary | str | Path | None = None,
         terminate_on_success: bool = True,
         base_shake: float | None = None,
-        engine: str = "mujoco",
+        backend: str = "mujoco",
         render_mode: str | None = None,
         camera: str = "overview",
         width: int = 640,
@@ -80,12 +80,12 @@ class DexComposeEnv(gym.Env[Any, Any], gym.utils.EzPickle):
         Args:
             retention: Retention skill A, or None.
             interaction: Interaction skill B, or None.
-            start: See `CoreConfig`; as are held_split, held_states, terminate_on_success and engine.
+            start: See `CoreConfig`; as are held_split, held_states and terminate_on_success.
             held_split: Part of the held-state library to start from.
             held_states: Held-state library, its path, or None for the shipped one.
             terminate_on_success: Whether success ends the episode.
             base_shake: Scale of the wrist's tremble; None: 1 for composites, 0 for single skills.
-            engine: Physics engine.
+            backend: "mujoco"; others step many worlds, for which there is `gym.make_vec`.
             render_mode: None or "rgb_array".
             camera: "overview", "hand" or "fixture".
             width: Picture width, pixels.
@@ -98,9 +98,11 @@ class DexComposeEnv(gym.Env[Any, Any], gym.utils.EzPickle):
             raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
         gym.utils.EzPickle.__init__(
             self, retention, interaction, start=start, held_split=held_split, held_states=held_states,
-            terminate_on_success=terminate_on_success, base_shake=base_shake, engine=engine, render_mode=render_mode,
+            terminate_on_success=terminate_on_success, base_shake=base_shake, backend=backend, render_mode=render_mode,
             camera=camera, width=width, height=height,
         )  # fmt: skip
+        if backend != "mujoco":
+            raise ValueError(f"backend is {backend!r}; a single environment expected 'mujoco' (others: gym.make_vec)")
         config = CoreConfig(
             retention,
             interaction,
@@ -109,7 +111,6 @@ class DexComposeEnv(gym.Env[Any, Any], gym.utils.EzPickle):
             held_states,
             terminate_on_success,
             base_shake,
-            engine,
             num_threads=1,
         )
         self.core = BatchedCore(config, 1)
@@ -133,12 +134,12 @@ class DexComposeEnv(gym.Env[Any, Any], gym.utils.EzPickle):
         super().reset(seed=seed)
         options = check_options(options)
         worlds = np.zeros(1, np.int64)
-        self.core.seed(worlds, [seed])
         if "state" in options:
+            self.core.seed(worlds, [seed])
             self.core.set_state(np.asarray(options["state"], np.float64).reshape(1, -1), worlds)
         else:
             index = options.get("held_index")
-            self.core.reset(worlds, options.get("start"), None if index is None else np.reshape(index, 1))
+            self.core.reset(worlds, [seed], options.get("start"), None if index is None else np.reshape(index, 1))
         return self._observe(), _first(self.core.initial_info())
 
     def step(

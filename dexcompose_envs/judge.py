@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from dexcompose_envs import phases
-from dexcompose_envs.observations import Snapshot
+from dexcompose_envs.arrays import Arrays, fresh
+from dexcompose_envs.observations import Array, Snapshot
 from dexcompose_envs.tasks.base import InteractionTask, RetentionTask
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass
@@ -20,16 +15,16 @@ class Step:
     """Result of one control step for N worlds; all arrays are fresh.
 
     Attributes:
-        reward: (N,) float64.
+        reward: (N,), in the environment's float type.
         terminated: (N,) bool.
         truncated: (N,) bool.
         info: Name -> (N,) array.
     """
 
-    reward: NDArray[np.float64]
-    terminated: Bools
-    truncated: Bools
-    info: dict[str, NDArray[Any]] = field(default_factory=dict)
+    reward: Array
+    terminated: Array
+    truncated: Array
+    info: dict[str, Array] = field(default_factory=dict)
 
 
 class Judge:
@@ -48,6 +43,7 @@ class Judge:
         num_worlds: int,
         max_episode_steps: int,
         terminate_on_success: bool,
+        arrays: Arrays,
     ) -> None:
         """A judge of fresh episodes.
 
@@ -57,34 +53,39 @@ class Judge:
             num_worlds: Number of worlds N.
             max_episode_steps: Control steps after which an episode is truncated.
             terminate_on_success: Whether success ends the episode.
+            arrays: Where the environment's arrays live.
         """
         self.retention, self.interaction = retention, interaction
         self.max_episode_steps = max_episode_steps
         self._terminate_on_success = terminate_on_success
         self._settle_steps = 0 if retention is None else phases.SETTLE_STEPS
-        self._streak = np.zeros(num_worlds, np.int64)
-        self._done_since = np.full(num_worlds, -1, np.int64)
-        self._best_progress = np.zeros(num_worlds)
-        self._outcome = np.zeros(num_worlds, np.int64)
+        self._arrays, self._xp = arrays, arrays.xp
+        whole = arrays.xp.int64
+        self._streak = arrays.zeros(num_worlds, dtype=whole)
+        self._done_since = arrays.full((num_worlds,), -1, dtype=whole)
+        self._best_progress = arrays.zeros(num_worlds)
+        self._outcome = arrays.zeros(num_worlds, dtype=whole)
 
-    def memory(self) -> list[NDArray[Any]]:
+    def memory(self) -> list[Array]:
         """What a judge remembers of its episodes, each (N,)."""
         return [self._streak, self._done_since, self._best_progress, self._outcome]
 
-    def reset(self, worlds: NDArray[np.int64]) -> None:
-        """Begins new episodes in some worlds (indices)."""
-        self._streak[worlds] = 0
-        self._done_since[worlds] = -1
-        self._best_progress[worlds] = 0.0
-        self._outcome[worlds] = phases.ONGOING
+    def reset(self, worlds: Array) -> None:
+        """Begins new episodes in some worlds, a mask (N,)."""
+        where = self._xp.where
+        self._streak = where(worlds, 0, self._streak)
+        self._done_since = where(worlds, -1, self._done_since)
+        self._best_progress = where(worlds, 0.0, self._best_progress)
+        self._outcome = where(worlds, phases.ONGOING, self._outcome)
 
-    def phase(self, elapsed: NDArray[np.int64]) -> NDArray[np.int64]:
+    def phase(self, elapsed: Array) -> Array:
         """Index into `phases.PHASES` (N,). Single skills know one phase only: interact for B, hold for A."""
         if self.retention is None or self.interaction is None:
-            return np.full(len(elapsed), 0 if self.interaction is None else 2)
-        return np.digitize(elapsed, [phases.HOLD_STEPS, phases.INTERACT_FROM])
+            return self._arrays.full((len(elapsed),), 0 if self.interaction is None else 2, dtype=self._xp.int64)
+        whole = self._xp.int64
+        return self._xp.astype(elapsed >= phases.HOLD_STEPS, whole) + (elapsed >= phases.INTERACT_FROM)
 
-    def judge(self, snapshot: Snapshot, elapsed: NDArray[np.int64], is_held_start: Bools, diverged: Bools) -> Step:
+    def judge(self, snapshot: Snapshot, elapsed: Array, is_held_start: Array, diverged: Array) -> Step:
         """Judges the control step just made.
 
         Args:
@@ -95,75 +96,78 @@ class Judge:
         """
         held, lost, distance = self._retention(snapshot, is_held_start)
         done, success, gained = self._progress(snapshot, held, elapsed, is_held_start)
-        success &= ~diverged
-        lost |= diverged
+        success, lost = success & ~diverged, lost | diverged
         terminated = lost | (success & self._terminate_on_success)
         truncated = (elapsed >= self.max_episode_steps) & ~terminated
         self._outcome = self._outcomes(success, lost, truncated, elapsed)
-        terms = {"retention": -distance, "progress": gained, "success": success.astype(np.float64)}
-        info: dict[str, NDArray[Any]] = {
+        terms = {
+            "retention": -distance, "progress": gained, "success": self._xp.astype(success, self._arrays.float)
+        }  # fmt: skip
+        info: dict[str, Array] = {
             "success": success,
-            "is_success": success.copy(),
+            "is_success": fresh(success),
             "task_a_held": held & ~diverged,
             "task_b_done": done & ~diverged,
-            "outcome": self._outcome.copy(),
-            "elapsed_steps": elapsed.copy(),
-            "unstable": diverged.copy(),
+            "outcome": fresh(self._outcome),
+            "elapsed_steps": fresh(elapsed),
+            "unstable": fresh(diverged),
         }
         info |= {f"reward_terms/{name}": value for name, value in terms.items()}
-        return Step(np.sum(list(terms.values()), axis=0), terminated, truncated, info)
+        return Step(terms["retention"] + terms["progress"] + terms["success"], terminated, truncated, info)
 
-    def initial_info(self, elapsed: NDArray[np.int64], is_held_start: Bools) -> dict[str, NDArray[Any]]:
+    def initial_info(self, elapsed: Array, is_held_start: Array) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
-        no, zero = np.zeros(len(elapsed), bool), np.zeros(len(elapsed))
-        info: dict[str, NDArray[Any]] = {
+        no = self._arrays.zeros(len(elapsed), dtype=self._xp.bool)
+        zero = self._arrays.zeros(len(elapsed))
+        info: dict[str, Array] = {
             "success": no,
-            "is_success": no.copy(),
-            "task_a_held": is_held_start.copy(),
-            "task_b_done": no.copy(),
-            "outcome": self._outcome.copy(),
-            "elapsed_steps": elapsed.copy(),
-            "unstable": no.copy(),
+            "is_success": fresh(no),
+            "task_a_held": fresh(is_held_start),
+            "task_b_done": fresh(no),
+            "outcome": fresh(self._outcome),
+            "elapsed_steps": fresh(elapsed),
+            "unstable": fresh(no),
         }
-        return info | {f"reward_terms/{name}": zero.copy() for name in ("retention", "progress", "success")}
+        return info | {f"reward_terms/{name}": fresh(zero) for name in ("retention", "progress", "success")}
 
-    def _retention(self, snapshot: Snapshot, is_held_start: Bools) -> tuple[Bools, Bools, NDArray[np.float64]]:
+    def _retention(self, snapshot: Snapshot, is_held_start: Array) -> tuple[Array, Array, Array]:
         """Held, lost and the object's distance from its hold target (m), each (N,)."""
-        n = len(is_held_start)
+        xp, n = self._xp, len(is_held_start)
         if self.retention is None:
-            return np.ones(n, bool), np.zeros(n, bool), np.zeros(n)
-        distance = np.linalg.norm(snapshot.sensors["object_position"] - snapshot.hold_target, axis=1)
+            held = self._arrays.full((n,), True, dtype=xp.bool)
+            return held, ~held, self._arrays.zeros(n)
+        offset = snapshot.sensors["object_position"] - snapshot.hold_target
+        distance = xp.sqrt(xp.sum(offset * offset, axis=-1))
         height = snapshot.sensors["object_world_position"][:, 2]
         kept = (distance <= phases.RETENTION_RADIUS) & (height >= phases.DROP_HEIGHT)
         achieved = self.retention.achieved(snapshot)
-        self._streak = np.where(achieved, self._streak + 1, 0)
-        return np.where(is_held_start, kept, achieved), ~kept & is_held_start, distance
+        self._streak = xp.where(achieved, self._streak + 1, 0)
+        return xp.where(is_held_start, kept, achieved), ~kept & is_held_start, distance
 
     def _progress(
-        self, snapshot: Snapshot, held: Bools, elapsed: NDArray[np.int64], is_held_start: Bools
-    ) -> tuple[Bools, Bools, NDArray[np.float64]]:
+        self, snapshot: Snapshot, held: Array, elapsed: Array, is_held_start: Array
+    ) -> tuple[Array, Array, Array]:
         """B done, success and progress gained, each (N,)."""
         if self.interaction is None:
             assert self.retention is not None
             success = (self._streak >= self.retention.STREAK) & ~is_held_start
-            return np.zeros(len(held), bool), success, self._gain(self.retention.progress(snapshot))
+            nowhere = self._arrays.zeros(len(held), dtype=self._xp.bool)
+            return nowhere, success, self._gain(self.retention.progress(snapshot))
         done_now = self.interaction.done(snapshot) & held & (self._done_since < 0)
-        self._done_since = np.where(done_now, elapsed, self._done_since)
+        self._done_since = self._xp.where(done_now, elapsed, self._done_since)
         done = self._done_since >= 0
         success = done & held & (elapsed - self._done_since >= self._settle_steps)
         return done, success, self._gain(self.interaction.progress(snapshot))
 
-    def _gain(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _gain(self, progress: Array) -> Array:
         """Progress beyond the best so far: telescopes to the best progress of the episode."""
-        best = np.maximum(self._best_progress, progress)
+        best = self._xp.maximum(self._best_progress, progress)
         gained, self._best_progress = best - self._best_progress, best
         return gained
 
-    def _outcomes(self, success: Bools, lost: Bools, truncated: Bools, elapsed: NDArray[np.int64]) -> NDArray[np.int64]:
-        outcome = np.full(len(success), phases.ONGOING)
-        outcome[truncated & ~success] = phases.B_FAIL
-        by_phase = np.array([phases.LOST_INIT, phases.LOST_TRANSITION, phases.LOST_DROP])
+    def _outcomes(self, success: Array, lost: Array, truncated: Array, elapsed: Array) -> Array:
+        where = self._xp.where
         # The phase of the action just executed, not of the next one.
-        outcome[lost] = by_phase[self.phase(elapsed - 1)][lost]
-        outcome[success] = phases.SUCCESS
-        return outcome
+        lost_in = phases.LOST_INIT + self.phase(elapsed - 1)
+        outcome = where(truncated, phases.B_FAIL, self._arrays.full((len(success),), phases.ONGOING, self._xp.int64))
+        return where(success, phases.SUCCESS, where(lost, lost_in, outcome))

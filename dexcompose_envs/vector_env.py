@@ -13,21 +13,31 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
+from dexcompose_envs.arrays import fresh as fresh_copy
+from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.core import BatchedCore, CoreConfig
 from dexcompose_envs.env import RENDER_FPS, action_space, check_options, observation_space
 from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.observations import Array
 from dexcompose_envs.rendering import OffscreenRenderer
 
-Observation = dict[str, NDArray[np.float32]]
+Observation = dict[str, Array]
 
 
-class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]], EzPickle):
-    """N worlds stepped natively; see `DexComposeEnv` for actions, observations, rewards and ends.
+class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
+    """N worlds stepped at once; see `DexComposeEnv` for actions, observations, rewards and ends.
 
     World i reset with `seed=s` equals a single environment reset with `seed=s + i`, whatever N is. Infos are dense:
     each name maps to an array with one row per world, without underscore masks; under SAME_STEP autoreset `final_obs`
     and `final_info` are dense as well (rows of worlds that have not ended equal the present observation and info), with
     masks `_final_obs` and `_final_info`.
+
+    `backend="mujoco"` steps on CPU threads and speaks NumPy. `backend="warp"` steps on a GPU and gives torch tensors on
+    its `device`; actions may be tensors there, or NumPy. A step then never waits for the GPU, which has consequences:
+    `final_obs` and `final_info` are there at every step; a non-finite action or a contact overflow is raised up to two
+    steps late; a world that diverges (`info["unstable"]`) is restarted while the others go on; under DISABLED
+    autoreset every step does wait, to see whether a world has ended. Physics on a GPU agree with the CPU's
+    statistically, not bit by bit.
     """
 
     def __init__(
@@ -43,7 +53,8 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         held_states: HeldStateLibrary | str | Path | None = None,
         terminate_on_success: bool = True,
         base_shake: float | None = None,
-        engine: str = "mujoco",
+        backend: str = "mujoco",
+        device: str | None = None,
         num_threads: int | None = None,
         render_mode: str | None = None,
         camera: str = "overview",
@@ -58,13 +69,14 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
             interaction: Interaction skill B, or None.
             max_episode_steps: Control steps after which an episode is truncated; None: the task's default.
             autoreset_mode: SAME_STEP (default), NEXT_STEP or DISABLED.
-            start: See `CoreConfig`; as are held_split, held_states, terminate_on_success, engine and num_threads.
+            start: See `CoreConfig`; as are held_split, held_states, terminate_on_success and num_threads.
             held_split: Part of the held-state library to start from.
             held_states: Held-state library, its path, or None for the shipped one.
             terminate_on_success: Whether success ends the episode.
             base_shake: Scale of the wrist's tremble; None: 1 for composites, 0 for single skills.
-            engine: Physics engine.
-            num_threads: CPU threads; None: all usable cores.
+            backend: "mujoco" or "warp".
+            device: Torch device of "warp": "cuda" (default), "cuda:N" or, for a handful of worlds, "cpu".
+            num_threads: CPU threads of "mujoco"; None: all usable cores.
             render_mode: None or "rgb_array" (one picture per world).
             camera: "overview", "hand" or "fixture".
             width: Picture width, pixels.
@@ -72,6 +84,7 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
 
         Raises:
             ValueError: On any unknown name or a non-positive number.
+            BackendError: If the backend can't be used on this machine.
         """
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; expected at least 1")
@@ -80,8 +93,8 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         EzPickle.__init__(
             self, num_envs, retention, interaction, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode,
             start=start, held_split=held_split, held_states=held_states, terminate_on_success=terminate_on_success,
-            base_shake=base_shake, engine=engine, num_threads=num_threads, render_mode=render_mode, camera=camera,
-            width=width, height=height,
+            base_shake=base_shake, backend=backend, device=device, num_threads=num_threads, render_mode=render_mode,
+            camera=camera, width=width, height=height,
         )  # fmt: skip
         config = CoreConfig(
             retention,
@@ -91,7 +104,8 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
             held_states,
             terminate_on_success,
             base_shake,
-            engine,
+            backend,
+            device,
             num_threads,
         )
         self.core = BatchedCore(config, num_envs, max_episode_steps)
@@ -108,8 +122,13 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         self.single_action_space = action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._ended = np.zeros(num_envs, bool)
+        self._ended = self.core.arrays.zeros(num_envs, dtype=self.core.arrays.xp.bool)
         self._is_reset = False
+
+    @property
+    def device(self) -> Any | None:
+        """The `torch.device` of all arrays; None if they are NumPy's."""
+        return self.core.arrays.device
 
     @property
     def interaction_start(self) -> NDArray[np.float64] | None:
@@ -119,7 +138,7 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, NDArray[Any]]]:
+    ) -> tuple[Observation, dict[str, Array]]:
         """Starts episodes.
 
         Args:
@@ -135,7 +154,7 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         """
         options = check_options(options)
         n = self.num_envs
-        mask = np.asarray(options.get("reset_mask", np.ones(n, bool)))
+        mask = to_numpy(options.get("reset_mask", np.ones(n, bool)))
         if mask.shape != (n,) or mask.dtype != np.bool_:
             raise ValueError(f"reset_mask is {mask.dtype} of shape {mask.shape}; expected bool of shape ({n},)")
         if not mask.any():
@@ -147,18 +166,17 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         worlds = np.flatnonzero(mask)
         state = self._per_world(options, "state", np.floating)
         index = self._per_world(options, "held_index", np.integer)
-        self.core.seed(worlds, [seeds[i] for i in worlds])
+        chosen = [seeds[i] for i in worlds]
         if state is not None:
+            self.core.seed(worlds, chosen)
             self.core.set_state(state[worlds], worlds)
         else:
-            self.core.reset(worlds, options.get("start"), None if index is None else index[worlds])
-        self._ended[worlds] = False
+            self.core.reset(worlds, chosen, options.get("start"), None if index is None else index[worlds])
+        self._ended = self._ended & ~self.core.arrays.mask(worlds, n)
         self._is_reset = True
         return self.core.observe(), self.core.initial_info()
 
-    def step(
-        self, actions: NDArray[np.float32]
-    ) -> tuple[Observation, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """Advances all worlds by one control step (40 ms).
 
         Args:
@@ -167,59 +185,63 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
         Raises:
             ValueError: On a wrong shape or a value that is not finite.
             RuntimeError: Before the first reset, or under DISABLED autoreset on a world that has ended.
+            ContactOverflowError: If the "warp" backend had no room for all contacts.
         """
         if not self._is_reset:
             raise RuntimeError("step was called before reset")
-        fresh = self._before_step()
-        result = self.core.step(actions)
+        core, where, mode = self.core, self.core.arrays.xp.where, self.autoreset_mode
+        if mode is AutoresetMode.DISABLED:
+            self._refuse_ended()
+        else:
+            core.prepare_restarts()
+        # On a device nobody asks whether a world has ended: worlds restart by mask, mostly an empty one.
+        blind = core.arrays.device is not None
+        fresh = self._ended
+        result = core.step(actions)
         reward, terminated, truncated, info = result.reward, result.terminated, result.truncated, result.info
-        if fresh.size:
-            # NEXT_STEP: the action of a world that ended is ignored; its episode begins with this observation.
-            self.core.reset(fresh)
-            reward[fresh], terminated[fresh], truncated[fresh] = 0.0, False, False
-            for name, value in self.core.initial_info().items():
-                info[name][fresh] = value[fresh]
+        if mode is AutoresetMode.NEXT_STEP and (blind or fresh.any()):
+            # The action of a world that ended is ignored; its episode begins with this observation.
+            core.restart(fresh)
+            reward = where(fresh, 0.0, reward)
+            terminated, truncated = terminated & ~fresh, truncated & ~fresh
+            info = {name: where(fresh, value, info[name]) for name, value in core.initial_info().items()}
         self._ended = terminated | truncated
-        observation = self.core.observe()
+        observation = core.observe()
         extra: dict[str, Any] = {}
-        if self.autoreset_mode is AutoresetMode.SAME_STEP and self._ended.any():
-            ended = np.flatnonzero(self._ended)
+        if mode is AutoresetMode.SAME_STEP and (blind or self._ended.any()):
+            ended = self._ended
             extra = {"final_obs": observation, "final_info": dict(info)}
-            extra |= {"_final_obs": self._ended.copy(), "_final_info": self._ended.copy()}
-            self.core.reset(ended)
-            initial = self.core.initial_info()
-            info = {name: _replaced(value, initial[name], ended) for name, value in info.items()}
-            observation = self.core.observe()
+            extra |= {"_final_obs": fresh_copy(ended), "_final_info": fresh_copy(ended)}
+            core.restart(ended)
+            info = {name: where(ended, value, info[name]) for name, value in core.initial_info().items()}
+            observation = core.observe()
         return observation, reward, terminated, truncated, info | extra
 
     def _per_world(self, options: dict[str, Any], name: str, kind: type[Any]) -> NDArray[Any] | None:
         """A reset option with one row per world, or None if it isn't given."""
         if options.get(name) is None:
             return None
-        value = np.asarray(options[name])
+        value = to_numpy(options[name])
         if value.ndim == 0 or len(value) != self.num_envs or not np.issubdtype(value.dtype, kind):
             raise ValueError(
                 f"{name} is {value.dtype} of shape {value.shape}; expected {kind.__name__} with {self.num_envs} rows"
             )
         return value
 
-    def _before_step(self) -> NDArray[np.int64]:
-        """Worlds whose new episode begins with this step (NEXT_STEP only)."""
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-            return np.flatnonzero(self._ended)
-        if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
-            world = int(np.flatnonzero(self._ended)[0])
+    def _refuse_ended(self) -> None:
+        """Under DISABLED autoreset, worlds that have ended must be reset by hand."""
+        if self._ended.any():
+            world = int(np.flatnonzero(to_numpy(self._ended))[0])
             raise RuntimeError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
-        return np.zeros(0, np.int64)
 
-    def get_state(self) -> NDArray[np.float64]:
-        """Full states (N, S), fresh; setting them again continues bit by bit the same."""
+    def get_state(self) -> Array:
+        """Full states (N, S), fresh; setting them again continues bit by bit the same (on a GPU: up to rounding)."""
         return self.core.get_state()
 
-    def set_state(self, state: NDArray[np.float64], mask: NDArray[np.bool_] | None = None) -> None:
+    def set_state(self, state: Array, mask: Any = None) -> None:
         """Sets states (N, S) from `get_state`, in the worlds that `mask` (N,) selects."""
-        worlds = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)
-        self.core.set_state(np.asarray(state, np.float64)[worlds], worlds)
+        worlds = np.arange(self.num_envs) if mask is None else np.flatnonzero(to_numpy(mask))
+        self.core.set_state(to_numpy(state)[worlds], worlds)
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """One RGB picture (height, width, 3) per world, or None without a render mode."""
@@ -235,9 +257,3 @@ class DexComposeVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[An
             self._renderer.close()
             self._renderer = None
         self.core.close()
-
-
-def _replaced(old: NDArray[Any], new: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    fresh = old.copy()
-    fresh[rows] = new[rows]
-    return fresh

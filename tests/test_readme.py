@@ -62,7 +62,7 @@ def small(tmp_path, monkeypatch):
 
 
 def test_every_python_block_is_run_by_a_test_below():
-    known = ("env.action_space.sample()", "PPO(", "# my_method.py")
+    known = ("env.action_space.sample()", 'backend="warp"', "PPO(", "# my_method.py")
     assert len(blocks("python")) == len(known)
     for word in known:
         block("python", word)
@@ -75,6 +75,14 @@ def test_the_environment_in_five_lines(small):
     assert all(value.ndim == 1 and value.dtype == "float32" for value in names["obs"].values())
     assert names["info"]["task_a_held"]
     names["env"].close()
+
+
+def test_the_gpu_example_on_warps_cpu_path(small):
+    names = {}
+    exec(replaced(block("python", 'backend="warp"'), {"num_envs=4096": "num_envs=2", "cuda:0": "cpu"}), names)
+    assert all(isinstance(value, torch.Tensor) and len(value) == 2 for value in names["obs"].values())
+    assert names["info"]["task_a_held"].all()
+    names["venv"].close()
 
 
 def test_the_reinforcement_learning_example(small):
@@ -120,7 +128,7 @@ def test_every_command_exists(words, capsys):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in arguments)
         return
-    assert program in ("dexcompose", "apt-get"), f"README.md shows a command this test doesn't know: {words}"
+    assert program in ("dexcompose", "apt-get", "pip"), f"README.md shows a command this test doesn't know: {words}"
     if program == "dexcompose":
         tyro.cli(cli.Command, args=arguments)  # parses; runs nothing
         with pytest.raises(SystemExit) as caught:

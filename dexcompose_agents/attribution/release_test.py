@@ -27,13 +27,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-import dexcompose_envs  # noqa: F401  (registers the environments)
 from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
+from dexcompose_agents.numpy_worlds import make_numpy_vec
 from dexcompose_envs import hand
 from dexcompose_envs.files import atomic_write, check_writable_dir
 from dexcompose_envs.held_states import HeldStateLibrary
@@ -138,7 +137,7 @@ def run_release_test(
     num_envs: int = 64,
     out: str | Path | None = None,
     progress: Progress | None = None,
-    make_env: Callable[..., VectorEnv[Any, Any, Any]] = gym.make_vec,
+    make_env: Callable[..., VectorEnv[Any, Any, Any]] = make_numpy_vec,
     env_kwargs: dict[str, Any] | None = None,
 ) -> list[MaskResult]:
     """Runs the release test of a retention skill.
@@ -152,8 +151,8 @@ def run_release_test(
         out: folder for `release_test.csv` (rewritten whenever a mask is complete), `release_test.json` (settings)
             and `release_test.png`. Masks already in the table are not run again.
         progress: called after every control step of all worlds.
-        make_env: `gym.make_vec`, or something that takes the same arguments.
-        env_kwargs: further keyword arguments of the environment, such as `num_threads`.
+        make_env: makes a vector environment that speaks NumPy, with the arguments of `make_numpy_vec`.
+        env_kwargs: further keyword arguments of the environment, such as `backend`, `device` or `num_threads`.
 
     Returns:
         One row per mask, in the order given.
@@ -166,7 +165,8 @@ def run_release_test(
     config = config or ReleaseTestConfig()
     library = library or HeldStateLibrary.load(skill)
     masks = list(masks if masks is not None else FingerMask.candidates())
-    finished = {} if out is None else _open_folder(Path(out), skill, config, library)
+    backend = str((env_kwargs or {}).get("backend", "mujoco"))
+    finished = {} if out is None else _open_folder(Path(out), skill, config, library, backend)
     remaining = [mask for mask in masks if mask not in finished]
     draws = [draw_rollout(library, config, k) for k in range(config.rollouts)]
     jobs = [(mask, k) for mask in remaining for k in range(config.rollouts)]
@@ -270,7 +270,7 @@ def _in_order(finished: dict[FingerMask, MaskResult]) -> list[FingerMask]:
 
 
 def _open_folder(
-    folder: Path, skill: str, config: ReleaseTestConfig, library: HeldStateLibrary
+    folder: Path, skill: str, config: ReleaseTestConfig, library: HeldStateLibrary, backend: str
 ) -> dict[FingerMask, MaskResult]:
     """Masks already tested in the folder, which must have been made with the same settings."""
     check_writable_dir(folder)
@@ -281,6 +281,7 @@ def _open_folder(
         "env_version": library.manifest.env_version,
         "model_hash": library.manifest.model_hash,
         "policy_hash": library.manifest.policy_hash,
+        "backend": backend,
     }
     settings = json.loads(json.dumps(settings))
     path, table = folder / "release_test.json", folder / "release_test.csv"

@@ -39,12 +39,12 @@ class Episode(TypedDict):
 class Normalizer:
     """Maps each component's range to [-1, 1]; a constant component maps to 0 and back to its constant."""
 
-    center: NDArray[np.float32]
-    """Middle of each component's range, (d,)."""
-    half_range: NDArray[np.float32]
-    """Half the range; 1 for constant components, (d,)."""
-    constant: NDArray[np.bool_]
-    """Whether the component never changed, (d,)."""
+    center: Tensor
+    """Middle of each component's range, (d,), float32."""
+    half_range: Tensor
+    """Half the range; 1 for constant components, (d,), float32."""
+    constant: Tensor
+    """Whether the component never changed, (d,), bool."""
 
     @classmethod
     def fit(cls, values: NDArray[Any]) -> Normalizer:
@@ -53,22 +53,25 @@ class Normalizer:
         half = (high - low) / 2
         constant = half < 1e-6
         scale = np.where(constant, 1.0, np.maximum(half, _SMALLEST_HALF_RANGE))
-        return cls(((low + high) / 2).astype(np.float32), scale.astype(np.float32), constant)
+        center = torch.from_numpy((low + high) / 2)
+        return cls(center.float(), torch.from_numpy(scale).float(), torch.from_numpy(constant))
 
     @property
     def size(self) -> int:
         """Number of components."""
         return len(self.center)
 
-    def normalize(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Scales values (..., d); the range seen in the data becomes [-1, 1]."""
-        scaled = (np.asarray(values, np.float32) - self.center) / self.half_range
-        return np.where(self.constant, np.float32(0.0), scaled)
+    def to(self, device: str | torch.device) -> Normalizer:
+        """The same on another torch device."""
+        return Normalizer(self.center.to(device), self.half_range.to(device), self.constant.to(device))
 
-    def denormalize(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def normalize(self, values: Tensor) -> Tensor:
+        """Scales values (..., d), float32; the range seen in the data becomes [-1, 1]."""
+        return ((values - self.center) / self.half_range).masked_fill(self.constant, 0.0)
+
+    def denormalize(self, values: Tensor) -> Tensor:
         """Undoes `normalize`; constant components become their constant whatever came."""
-        scaled = np.asarray(values, np.float32) * self.half_range + self.center
-        return np.where(self.constant, self.center, scaled)
+        return torch.where(self.constant, self.center, values * self.half_range + self.center)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """The numbers as lists, ready for JSON."""
@@ -79,8 +82,8 @@ class Normalizer:
     @classmethod
     def from_dict(cls, values: dict[str, list[Any]]) -> Normalizer:
         """Undoes `to_dict`."""
-        center, half_range = (np.array(values[key], np.float32) for key in ("center", "half_range"))
-        return cls(center, half_range, np.array(values["constant"], np.bool_))
+        center, half_range = (torch.tensor(values[key], dtype=torch.float32) for key in ("center", "half_range"))
+        return cls(center, half_range, torch.tensor(values["constant"], dtype=torch.bool))
 
 
 class WindowDataset:
@@ -105,8 +108,8 @@ class WindowDataset:
         self.observation_normalizer = Normalizer.fit(observations)
         self.action_normalizer = Normalizer.fit(actions)
         self.fingerprint = _fingerprint(observations, actions, lengths)
-        self._observations = torch.from_numpy(self.observation_normalizer.normalize(observations))
-        self._actions = torch.from_numpy(self.action_normalizer.normalize(actions))
+        self._observations = self.observation_normalizer.normalize(torch.from_numpy(observations))
+        self._actions = self.action_normalizer.normalize(torch.from_numpy(actions))
         first = np.cumsum(lengths) - lengths
         self._step = torch.arange(int(lengths.sum()))
         self._first = torch.from_numpy(np.repeat(first, lengths))
@@ -118,7 +121,7 @@ class WindowDataset:
     def __len__(self) -> int:
         return len(self._step)
 
-    def to(self, device: str) -> WindowDataset:
+    def to(self, device: torch.device) -> WindowDataset:
         """Moves the data to a torch device; returns itself."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):

@@ -5,47 +5,56 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dexcompose_agents.diffusion.config import EXECUTE_STEPS, NetworkConfig
+from dexcompose_agents.devices import find_device, one_thread
+from dexcompose_agents.diffusion.config import EXECUTE_STEPS, NetworkConfig, Precision
 from dexcompose_agents.diffusion.dataset import OBSERVATION_CLIP, Normalizer, finger_inputs
 from dexcompose_agents.diffusion.sampler import ChunkSampler, SchedulerName
 from dexcompose_agents.diffusion.training import KIND
 from dexcompose_agents.diffusion.unet import FilmUnet
+from dexcompose_agents.diffusion.worlds import Selection, observations_of, seeds_of
 from dexcompose_agents.pretrained_files import pretrained_folder
 from dexcompose_agents.weights import WeightsError, load_weights
 from dexcompose_envs.hand import FINGERS
 
-_NOISE_STREAM = 0xD1F
-"""Keeps the policy's noise apart from other generators that are made from the same seed."""
-
 
 @runtime_checkable
 class BasePolicy(Protocol):
-    """A policy of one skill that acts in N worlds at once and keeps its own state for each."""
+    """A policy of one skill that acts in N worlds at once and keeps its own state for each.
+
+    Arguments are NumPy arrays (or lists), or torch tensors on any device. Worlds are named by their numbers, (n,), and
+    what belongs to them then has n rows; or by a boolean mask, (N,), and what belongs to them has all N rows, of which
+    those outside the mask mean nothing. None names all.
+    """
 
     def reset(self, num_envs: int) -> None:
         """Starts afresh with `num_envs` worlds, seeded 0, 1, 2, ..."""
 
-    def reset_envs(self, env_ids: ArrayLike) -> None:
+    def reset_envs(self, env_ids: ArrayLike | Tensor) -> None:
         """Starts a new episode in some worlds; their noise goes on where it was."""
 
-    def seed_envs(self, seeds: ArrayLike, env_ids: ArrayLike | None = None) -> None:
-        """Seeds the noise of some worlds (None: all) and starts a new episode there."""
+    def seed_envs(self, seeds: ArrayLike | Tensor, env_ids: ArrayLike | Tensor | None = None) -> None:
+        """Seeds the noise of some worlds and starts a new episode there."""
 
-    def act(self, task_obs: ArrayLike, env_ids: ArrayLike | None = None) -> NDArray[np.float32]:
-        """Normalised actions (n, 28) for the task observations (n, d) of some worlds (None: all)."""
+    @overload
+    def act(self, task_obs: Tensor, env_ids: ArrayLike | Tensor | None = None) -> Tensor: ...
+    @overload
+    def act(self, task_obs: ArrayLike, env_ids: ArrayLike | Tensor | None = None) -> NDArray[np.float32]: ...
+    def act(self, task_obs: Any, env_ids: Any = None) -> Any:
+        """Normalised actions (n, 28) for the task observations (n, d) of some worlds, of the kind that came."""
 
     def hide_fingers(self, fingers: Iterable[str]) -> None:
         """Says which fingers another skill owns. A policy that was trained to do without them stops reading them."""
 
 
 class DiffusionPolicy:
-    """A trained diffusion policy, batched over worlds.
+    """A trained diffusion policy, batched over worlds, on any torch device.
 
     Every world keeps its last observations and the chunk of actions that it is executing; when `execute_steps` of a
     chunk are used up, it plans a new one. `act` runs the network for just those worlds that must plan. The first chunk
@@ -53,18 +62,24 @@ class DiffusionPolicy:
     (`NetworkConfig.stagger_groups`).
 
     What a world does depends on its own observations and its own seed alone, never on its neighbours or their number:
-    to the last bit where the maths library is kind, to 1e-5 in any case (see `ChunkSampler`).
+    on the CPU to the last bit where the maths library is kind, to 1e-5 in any case (see `ChunkSampler`).
+
+    Arguments are NumPy arrays or torch tensors; actions are returned as what the observations came as, and where. How
+    worlds are named says `BasePolicy`. Name them by a mask, or not at all, and nothing is read back from a GPU but one
+    number per control step: how many worlds must plan. Values in CUDA tensors (NaN, negative seeds) are not checked,
+    which would be one more; numbers of worlds always are.
 
     Args:
         tensors: Weights by name.
         manifest: Manifest of the weights.
         scheduler: `ddim` or `ddpm`.
         num_inference_steps: Denoising steps; None takes the network's default (ddim) or all (ddpm).
-        device: Torch device.
+        device: Torch device on which the policy computes and keeps its state.
+        precision: Arithmetic of the network; `bfloat16` is for GPUs.
 
     Raises:
         WeightsError: If tensors and manifest are not those of a diffusion policy.
-        ValueError: If scheduler or number of steps are not possible.
+        ValueError: If scheduler, number of steps, device or precision are not possible.
     """
 
     def __init__(
@@ -74,15 +89,17 @@ class DiffusionPolicy:
         *,
         scheduler: SchedulerName = "ddim",
         num_inference_steps: int | None = None,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
     ) -> None:
         if manifest.get("kind") != KIND:
             raise WeightsError(f"weights are of kind {manifest.get('kind')!r}; expected {KIND!r}")
+        self.device = find_device(device)
         try:
             settings = manifest["config"]["network"]
             self.config = NetworkConfig(**{item.name: settings[item.name] for item in fields(NetworkConfig)})
-            self._observed = Normalizer.from_dict(manifest["observation_normalizer"])
-            self._acted = Normalizer.from_dict(manifest["action_normalizer"])
+            self._observed = Normalizer.from_dict(manifest["observation_normalizer"]).to(self.device)
+            self._acted = Normalizer.from_dict(manifest["action_normalizer"]).to(self.device)
             self._finger_dropout = float(manifest["config"]["finger_dropout"])
             network = FilmUnet(self.action_size, self.observation_size * self.config.observation_horizon, self.config)
             network.load_state_dict(dict(tensors))
@@ -91,8 +108,9 @@ class DiffusionPolicy:
             raise WeightsError(f"weights and manifest of the diffusion policy don't fit together ({reason})") from error
         self.manifest = dict(manifest)
         self._sampler = ChunkSampler(
-            network.to(device), self.config, self.action_size, scheduler=scheduler, inference_steps=num_inference_steps
-        )
+            network.to(self.device), self.config, self.action_size, scheduler=scheduler,
+            inference_steps=num_inference_steps, precision=precision,
+        )  # fmt: skip
         self.hide_fingers(())
         self.reset(1)
 
@@ -123,101 +141,105 @@ class DiffusionPolicy:
             fingers = ()
         elif self._finger_dropout == 1.0:
             fingers = FINGERS
-        self._hidden = finger_inputs(tuple(fingers), self.observation_size)
+        hidden = torch.zeros(self.observation_size, dtype=torch.bool)
+        hidden[finger_inputs(tuple(fingers), self.observation_size)] = True
+        self._hidden = hidden.to(self.device)
 
+    # The state outlives the call: plain tensors, also for a caller in inference mode.
+    @torch.inference_mode(False)
     def reset(self, num_envs: int) -> None:
         """Starts afresh with `num_envs` worlds, seeded 0, 1, 2, ... until `seed_envs` says otherwise."""
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; expected at least 1")
         config = self.config
-        self._history = np.zeros((num_envs, config.observation_horizon, self.observation_size), np.float32)
-        self._chunk = np.zeros((num_envs, config.execute_steps, self.action_size), np.float32)
-        self._fresh = np.ones(num_envs, np.bool_)
-        self._position = np.zeros(num_envs, np.int64)  # of the next action in the chunk
-        self._end = np.zeros(num_envs, np.int64)  # where the world plans again
-        self._first_length = np.zeros(num_envs, np.int64)
-        self._noise: list[np.random.Generator] = [np.random.default_rng() for _ in range(num_envs)]
-        self.seed_envs(np.arange(num_envs))
+        self._history = torch.zeros(num_envs, config.observation_horizon, self.observation_size, device=self.device)
+        self._chunk = torch.zeros(num_envs, config.execute_steps, self.action_size, device=self.device)
+        self._fresh = torch.ones(num_envs, dtype=torch.bool, device=self.device)
+        numbers = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._position = numbers.clone()  # of the next action in the chunk
+        self._end = numbers.clone()  # where the world plans again
+        self._seeds, self._planned = torch.arange(num_envs, device=self.device), numbers  # chunks since it was seeded
 
-    def seed_envs(self, seeds: ArrayLike, env_ids: ArrayLike | None = None) -> None:
+    @torch.inference_mode(False)
+    def seed_envs(self, seeds: ArrayLike | Tensor, env_ids: ArrayLike | Tensor | None = None) -> None:
         """Seeds the noise of some worlds and starts a new episode there.
 
         Args:
-            seeds: One whole number >= 0 per world, (n,).
-            env_ids: The worlds, (n,); None means all.
+            seeds: One whole number from 0 to 2**63 - 1 per world, (n,).
+            env_ids: The worlds, by numbers (n,) or as a mask (N,) with n = N; None means all.
         """
-        ids = self._ids(env_ids)
-        values = [int(seed) for seed in np.asarray(seeds).reshape(-1)]
-        if len(values) != len(ids) or min(values, default=0) < 0:
-            raise ValueError(f"seeds are {values}; expected {len(ids)} whole numbers >= 0, one per world")
-        groups, execute_steps = self.config.stagger_groups, self.config.execute_steps
-        for env, seed in zip(ids, values, strict=True):
-            self._noise[env] = np.random.default_rng([_NOISE_STREAM, seed])
-            self._first_length[env] = execute_steps - (seed % groups) * execute_steps // groups
-        self.reset_envs(ids)
+        worlds = self._worlds(env_ids)
+        values = worlds.spread(seeds_of(seeds, worlds).to(self.device))
+        self._seeds = torch.where(worlds.mask, values, self._seeds)
+        self._planned = self._planned.masked_fill(worlds.mask, 0)
+        self._fresh = self._fresh | worlds.mask
 
-    def reset_envs(self, env_ids: ArrayLike) -> None:
+    @torch.inference_mode(False)
+    def reset_envs(self, env_ids: ArrayLike | Tensor) -> None:
         """Starts a new episode in some worlds: history and chunk are forgotten, the noise goes on where it was."""
-        self._fresh[self._ids(env_ids)] = True
+        self._fresh = self._fresh | self._worlds(env_ids).mask
 
-    def act(self, task_obs: ArrayLike, env_ids: ArrayLike | None = None) -> NDArray[np.float32]:
+    @overload
+    def act(self, task_obs: Tensor, env_ids: ArrayLike | Tensor | None = None) -> Tensor: ...
+    @overload
+    def act(self, task_obs: ArrayLike, env_ids: ArrayLike | Tensor | None = None) -> NDArray[np.float32]: ...
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def act(self, task_obs: Any, env_ids: Any = None) -> Any:
         """Actions for one control step.
 
         Args:
             task_obs: Task observations of the worlds, (n, d).
-            env_ids: The worlds that act, each at most once, (n,); None means all. The others stand still.
+            env_ids: The worlds that act, by numbers, each at most once, (n,), or as a mask (N,) with n = N; None means
+                all. The others stand still.
 
         Returns:
-            Normalised position targets (n, 28), within the range of the demonstrations.
+            Normalised position targets (n, 28), float32, within the range of the demonstrations; under a mask, the rows
+            of the others mean nothing. A torch tensor on the device of `task_obs` if that is one, else a NumPy array.
 
         Raises:
-            ValueError: If the shape is wrong or a number is not finite.
+            ValueError: If the shape is wrong or a number is not finite (not checked in CUDA tensors).
         """
-        ids = self._ids(env_ids)
-        observations = self._prepared(task_obs, len(ids))
-        fresh = self._fresh[ids]
-        shifted = np.concatenate([self._history[ids, 1:], observations[:, None]], axis=1)
-        self._history[ids] = np.where(fresh[:, None, None], observations[:, None], shifted)
-        self._end[ids[fresh]] = self._position[ids[fresh]] = 0
-        planning = ids[self._position[ids] >= self._end[ids]]
-        if planning.size:
-            self._plan(planning)
-        self._fresh[ids] = False
-        actions = self._chunk[ids, self._position[ids]]
-        self._position[ids] += 1
+        with one_thread(self.device):
+            worlds = self._worlds(env_ids)
+            given = observations_of(task_obs, worlds, self.observation_size)
+            actions = worlds.gather(self._step(worlds.spread(self._prepared(given.to(self.device))), worlds.mask))
+        return actions.to(given.device) if isinstance(task_obs, Tensor) else actions.cpu().numpy()
+
+    def _step(self, observations: Tensor, acting: Tensor) -> Tensor:
+        """Actions of all worlds (N, 28) for prepared observations (N, d); only those that act go on."""
+        now = observations[:, None]
+        history = torch.where(self._fresh[:, None, None], now, torch.cat([self._history[:, 1:], now], dim=1))
+        self._history = torch.where(acting[:, None, None], history, self._history)
+        planning = acting & (self._fresh | (self._position >= self._end))
+        ids = planning.nonzero().squeeze(1)  # the one number that is read back: how many there are
+        if len(ids):
+            self._plan(ids)
+        self._fresh = self._fresh & ~acting
+        place = self._position.clamp(max=self.config.execute_steps - 1)  # where a world stands still, it may be beyond
+        actions = self._chunk.take_along_dim(place[:, None, None], dim=1).squeeze(1)
+        self._position = self._position + acting
         return actions
 
-    def _plan(self, ids: NDArray[np.int64]) -> None:
+    def _plan(self, ids: Tensor) -> None:
         """New chunks for some worlds."""
-        seeds = [self._noise[env].integers(2**63) for env in ids]
-        chunks = self._acted.denormalize(self._sampler(self._history[ids].reshape(len(ids), -1), seeds))
+        seeds, execute_steps, groups = self._seeds[ids], self.config.execute_steps, self.config.stagger_groups
+        chunks = self._acted.denormalize(self._sampler(self._history[ids].flatten(1), seeds, self._planned[ids]))
         # The chunk's first action belongs to the oldest observation; the current one is `observation_horizon - 1` on.
         now = self.config.observation_horizon - 1
-        self._chunk[ids] = chunks[:, now : now + self.config.execute_steps]
+        self._chunk[ids] = chunks[:, now : now + execute_steps]
+        self._planned[ids] += 1
         self._position[ids] = 0
-        self._end[ids] = np.where(self._fresh[ids], self._first_length[ids], self.config.execute_steps)
+        first = execute_steps - (seeds % groups) * execute_steps // groups
+        self._end[ids] = torch.where(self._fresh[ids], first, execute_steps)
 
-    def _prepared(self, task_obs: ArrayLike, count: int) -> NDArray[np.float32]:
-        """Checked, normalised and clipped observations with the hidden inputs at 0."""
-        observations = np.asarray(task_obs, np.float32)
-        if observations.shape != (count, self.observation_size):
-            expected = (count, self.observation_size)
-            raise ValueError(f"task_obs has shape {observations.shape}; expected {expected} (worlds, observation size)")
-        if not np.isfinite(observations).all():
-            row = int(np.flatnonzero(~np.isfinite(observations).all(axis=1))[0])
-            raise ValueError(f"task_obs row {row} holds NaN or infinity; expected finite numbers")
-        normalized = np.clip(self._observed.normalize(observations), -OBSERVATION_CLIP, OBSERVATION_CLIP)
-        normalized[:, self._hidden] = 0.0
-        return normalized
+    def _prepared(self, observations: Tensor) -> Tensor:
+        """Normalised and clipped observations with the hidden inputs at 0."""
+        normalized = self._observed.normalize(observations).clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+        return normalized.masked_fill(self._hidden, 0.0)
 
-    def _ids(self, env_ids: ArrayLike | None) -> NDArray[np.int64]:
-        """World numbers, checked."""
-        if env_ids is None:
-            return np.arange(self.num_envs)
-        ids = np.asarray(env_ids, np.int64).reshape(-1)
-        if ids.size and not (ids.min() >= 0 and ids.max() < self.num_envs):
-            raise ValueError(f"env_ids are {ids.tolist()}; expected numbers from 0 to {self.num_envs - 1}")
-        return ids
+    def _worlds(self, env_ids: ArrayLike | Tensor | None) -> Selection:
+        return Selection.of(env_ids, self.num_envs, self.device)
 
 
 def load_policy(
@@ -226,7 +248,8 @@ def load_policy(
     scheduler: SchedulerName = "ddim",
     num_inference_steps: int | None = None,
     path: str | Path | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
 ) -> DiffusionPolicy:
     """Loads the base policy of a skill, as shipped or from a file.
 
@@ -235,10 +258,11 @@ def load_policy(
         scheduler: `ddim` or `ddpm`.
         num_inference_steps: Denoising steps; None takes the network's default (ddim) or all (ddpm).
         path: Weight file; None takes the one in `pretrained_folder()`, as a rule the one that ships.
-        device: Torch device.
+        device: Torch device on which the policy computes and keeps its state.
+        precision: Arithmetic of the network; `bfloat16` is for GPUs.
 
     Raises:
-        ValueError: If the skill is unknown.
+        ValueError: If skill, scheduler, number of steps, device or precision are not possible.
         WeightsError: If there are no weights, or they can't be read, or are of another skill.
     """
     if skill not in EXECUTE_STEPS:
@@ -251,5 +275,6 @@ def load_policy(
     if trained_on != skill:
         raise WeightsError(f"weight file {file} is of skill {trained_on!r}; expected {skill!r}")
     return DiffusionPolicy(
-        tensors, manifest, scheduler=scheduler, num_inference_steps=num_inference_steps, device=device
-    )
+        tensors, manifest, scheduler=scheduler, num_inference_steps=num_inference_steps, device=device,
+        precision=precision,
+    )  # fmt: skip

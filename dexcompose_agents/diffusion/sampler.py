@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dexcompose_agents.diffusion.config import NetworkConfig
+from dexcompose_agents.devices import one_thread
+from dexcompose_agents.diffusion.config import NetworkConfig, Precision
+from dexcompose_agents.diffusion.graphs import StaticFunction
+from dexcompose_agents.diffusion.noise import chunk_keys, standard_normal
 from dexcompose_agents.diffusion.unet import FilmUnet
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums on the CPU round alike whatever number of threads the machine offers; contacts amplify any difference."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
 
 SchedulerName = Literal["ddim", "ddpm"]
 BLOCK = 16
-"""Chunks per call of the network."""
+"""Chunks per call of the network on the CPU."""
+CUDA_BLOCK = 256
+"""Chunks per call of the network on a GPU, which a block of 16 would leave idle."""
 
 
 def make_scheduler(name: SchedulerName, config: NetworkConfig) -> Any:
@@ -43,8 +33,7 @@ def make_scheduler(name: SchedulerName, config: NetworkConfig) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    if name not in get_args(SchedulerName):
-        raise ValueError(f"scheduler is {name!r}; expected one of {', '.join(get_args(SchedulerName))}")
+    _check_known("scheduler", name, get_args(SchedulerName))
     settings = {
         "num_train_timesteps": config.diffusion_steps, "beta_schedule": "squaredcos_cap_v2", "clip_sample": True,
         "prediction_type": config.prediction,
@@ -55,12 +44,13 @@ def make_scheduler(name: SchedulerName, config: NetworkConfig) -> Any:
 
 
 class ChunkSampler:
-    """Samples normalised action chunks from a trained network.
+    """Samples normalised action chunks from a trained network, on the network's device.
 
-    A chunk is a function of its observations and its seed alone. Matrix products round differently for different
-    batch sizes, so the network is always called on `BLOCK` chunks at a time, the last block filled up: the same chunk
-    then comes out whatever else is sampled with it. It does to the last bit where the maths library treats the rows of
-    a batch alike (oneDNN and MKL do in our tests); up to rounding, about 1e-5, is what we promise.
+    A chunk is a function of its observations, its world's seed and its number alone. Matrix products round differently
+    for different batch sizes, so the network is always called on a block of so many chunks (`BLOCK`, `CUDA_BLOCK`), the
+    last one filled up: the same chunk then comes out whatever else is sampled with it. It does to the last bit where
+    the maths library treats the rows of a batch alike (oneDNN and MKL do in our tests); up to rounding, about 1e-5, is
+    what we promise on the CPU. Other devices have the same noise, but round in their own ways.
 
     Args:
         network: The trained network; put into evaluation mode.
@@ -68,9 +58,10 @@ class ChunkSampler:
         action_size: Numbers per action.
         scheduler: `ddim` (deterministic but for the initial noise) or `ddpm` (the full chain).
         inference_steps: Denoising steps of `ddim`; None takes the network's default. `ddpm` always takes all of them.
+        precision: Arithmetic of the network.
 
     Raises:
-        ValueError: If scheduler or steps are not possible.
+        ValueError: If scheduler, steps or precision are not possible.
     """
 
     def __init__(
@@ -81,48 +72,78 @@ class ChunkSampler:
         *,
         scheduler: SchedulerName = "ddim",
         inference_steps: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self._network = network.eval()
         self._device = next(network.parameters()).device
+        self._block = CUDA_BLOCK if self._device.type == "cuda" else BLOCK
         self._shape = (config.action_horizon, action_size)
-        self._scheduler = make_scheduler(scheduler, config)
+        _check_known("precision", precision, get_args(Precision))
+        _check_known("scheduler", scheduler, get_args(SchedulerName))
+        self._precision = precision
         if inference_steps is None:
             inference_steps = config.inference_steps if scheduler == "ddim" else config.diffusion_steps
         config.check_inference_steps(inference_steps)
-        if scheduler == "ddpm" and inference_steps != config.diffusion_steps:
+        self._adds_noise = scheduler == "ddpm"
+        if self._adds_noise and inference_steps != config.diffusion_steps:
             raise ValueError(f"inference_steps is {inference_steps}; expected {config.diffusion_steps} (all) with ddpm")
         self.inference_steps = inference_steps
+        # Also for ddpm, whose own scheduler would draw the noise itself: see `_update`.
+        self._scheduler = make_scheduler("ddim", config)
         self._scheduler.set_timesteps(inference_steps)
         self._timesteps: list[int] = self._scheduler.timesteps.tolist()
-        with _one_thread(), torch.inference_mode():
+        with one_thread(self._device), torch.no_grad():
             self._films = network.modulate_by_step(torch.tensor(self._timesteps, device=self._device))
+        self._sample_block = StaticFunction(self._denoised)
 
-    def __call__(self, observations: ArrayLike, seeds: ArrayLike) -> NDArray[np.float32]:
-        """Samples n chunks.
+    def __call__(self, observations: Tensor, seeds: Tensor, chunks: Tensor) -> Tensor:
+        """Samples n chunks; reads nothing back from the device.
 
         Args:
             observations: Flattened normalised observation histories, (n, d).
-            seeds: Seed of each chunk's noise, (n,), from 0 to 2**63 - 1.
+            seeds: Seed of each chunk's world, (n,), int64.
+            chunks: Number of the chunk in its world's life, (n,), int64.
 
         Returns:
             Normalised chunks, (n, action_horizon, action_size).
         """
-        observations, seeds = np.asarray(observations, np.float32), np.asarray(seeds, np.int64)
         count = len(observations)
-        filled = -(-count // BLOCK) * BLOCK
-        order = np.arange(filled) % max(count, 1)
-        with _one_thread():
-            blocks = [self._sample(observations[rows], seeds[rows]) for rows in order.reshape(-1, BLOCK)]
-        return np.concatenate(blocks)[:count] if blocks else np.zeros((0, *self._shape), np.float32)
+        if count == 0:
+            return torch.zeros((0, *self._shape), device=self._device)
+        filled = -(-count // self._block) * self._block
+        order = torch.arange(filled, device=self._device) % count
+        with one_thread(self._device):
+            blocks = [
+                self._sample_block(observations[rows], seeds[rows], chunks[rows]) for rows in order.split(self._block)
+            ]
+        return torch.cat(blocks)[:count]
 
-    @torch.inference_mode()
-    def _sample(self, observations: NDArray[np.float32], seeds: NDArray[np.int64]) -> NDArray[np.float32]:
-        """One block."""
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        noise = torch.stack([torch.randn(self._shape, generator=generator) for generator in generators])
-        sample: Tensor = noise.to(self._device)
-        film = self._network.modulate_by_observation(torch.from_numpy(observations).to(self._device))
-        for step, step_film in zip(self._timesteps, self._films, strict=True):
-            predicted = self._network.denoise(sample, film + step_film)
-            sample = self._scheduler.step(predicted, step, sample, generator=generators).prev_sample
-        return sample.cpu().numpy()
+    def _denoised(self, observations: Tensor, seeds: Tensor, chunks: Tensor) -> Tensor:
+        """The whole reverse diffusion of one block."""
+        keys = chunk_keys(seeds, chunks)
+        sample = standard_normal(keys, 0, self._shape)
+        with self._arithmetic():
+            film = self._network.modulate_by_observation(observations)
+        for number, (timestep, step_film) in enumerate(zip(self._timesteps, self._films, strict=True), start=1):
+            with self._arithmetic():
+                predicted = self._network.denoise(sample, film + step_film)
+            noise = standard_normal(keys, number, self._shape) if self._adds_noise else None
+            sample = self._update(predicted.float(), timestep, sample, noise)
+        return sample
+
+    def _update(self, predicted: Tensor, timestep: int, sample: Tensor, noise: Tensor | None) -> Tensor:
+        """One denoising step; with noise it is DDPM's: DDIM over all steps with eta = 1 (Song et al., 2021)."""
+        stochastic = {} if noise is None else {"eta": 1.0, "use_clipped_model_output": True, "variance_noise": noise}
+        updated: Tensor = self._scheduler.step(predicted, timestep, sample, **stochastic).prev_sample
+        return updated
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        """The network's precision; no cache of converted weights, which may be freed under a recording."""
+        if self._precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False)
+
+
+def _check_known(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise ValueError(f"{what} is {name!r}; expected one of {', '.join(known)}")

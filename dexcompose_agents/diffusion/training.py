@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
+from dexcompose_agents.devices import find_device, tensor_cores
 from dexcompose_agents.diffusion.config import NetworkConfig, TrainingConfig
 from dexcompose_agents.diffusion.dataset import Episode, WindowDataset, augment, finger_inputs
+from dexcompose_agents.diffusion.interrupts import interrupt_flag
 from dexcompose_agents.diffusion.sampler import make_scheduler
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.weights import save_weights
@@ -26,6 +26,10 @@ from dexcompose_envs.hand import FINGERS
 
 KIND = "diffusion_policy"
 _LOSS_SMOOTHING = 0.99
+_LOSS_INTERVAL = 50
+"""Steps between two readings of the loss, for which a GPU has to finish all that it was told to do."""
+_OF_THE_MACHINE = frozenset({"checkpoint_minutes", "device"})
+"""Settings that may change when a run is resumed."""
 
 
 class TrainingError(RuntimeError):
@@ -33,7 +37,7 @@ class TrainingError(RuntimeError):
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C came; the state was saved, and the message says where."""
+    """Ctrl-C came or this call's time was up; the state was saved, and the message says where."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class TrainingProgress:
     steps: int
     """Steps to do."""
     loss: float
-    """Smoothed loss: mean squared error of the predicted clean chunk (normalised actions) or of the predicted noise."""
+    """Smoothed loss: mean squared error of the predicted clean chunk (normalised actions) or of the predicted noise;
+    read anew every 50 steps."""
     learning_rate: float
     """Learning rate of the step."""
     minutes: float
@@ -62,11 +67,13 @@ def train(
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
     resume: bool = True,
+    max_minutes: float | None = None,
 ) -> dict[str, Any]:
     """Trains a policy and writes its averaged weights.
 
     The state of the run is saved beside `out` (`<name>.checkpoint`) every few minutes and at Ctrl-C, and removed when
-    the run is through. A run that is resumed ends with the same weights as one that was never interrupted.
+    the run is through. A run that is resumed ends with the same weights as one that was never interrupted, unless it
+    goes on on another kind of device, whose random numbers are others.
 
     Args:
         episodes: Demonstrations.
@@ -75,6 +82,8 @@ def train(
         provenance: Goes into the manifest as it is: skill, dataset id, env version, model hash.
         progress: Called after every step.
         resume: Goes on from a saved state if there is one.
+        max_minutes: Wall time of this call after which it stops as at Ctrl-C, so that a long run can be done in pieces;
+            None sets no limit. At least one step is done.
 
     Returns:
         The manifest that was written with the weights.
@@ -82,21 +91,26 @@ def train(
     Raises:
         DatasetError: If the demonstrations can't be used.
         TrainingError: If the saved state is corrupt or belongs to other settings or other demonstrations.
-        TrainingInterrupted: After Ctrl-C, with the state saved.
+        TrainingInterrupted: After Ctrl-C or `max_minutes`, with the state saved.
+        ValueError: If `config.device` is not there, or `max_minutes` is not positive.
     """
+    started = time.monotonic()
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"max_minutes is {max_minutes!r}; expected minutes > 0 or None")
     out = Path(out)
-    dataset = WindowDataset(episodes, config.network)
-    run = _Run(dataset, config)
+    device = find_device(config.device)
+    run = _Run(WindowDataset(episodes, config.network), config, device)
     checkpoint = out.with_suffix(".checkpoint")
     if resume and checkpoint.exists():
         run.load(checkpoint)
     saved = time.monotonic()
-    with _interrupt_flag() as interrupted:
+    with interrupt_flag() as interrupted, tensor_cores(device):
         while run.fraction < 1:
             run.advance()
             if progress is not None:
                 progress(run.report())
-            if interrupted.is_set():
+            time_is_up = max_minutes is not None and time.monotonic() - started >= 60 * max_minutes
+            if interrupted.is_set() or (time_is_up and run.fraction < 1):
                 run.save(checkpoint)
                 raise TrainingInterrupted(
                     f"stopped at step {run.step} of {config.steps}; state saved in {checkpoint}, "
@@ -121,21 +135,23 @@ def new_network(observation_size: int, action_size: int, config: NetworkConfig, 
 class _Run:
     """The state of a training run and what one step does to it."""
 
-    def __init__(self, dataset: WindowDataset, config: TrainingConfig) -> None:
+    def __init__(self, dataset: WindowDataset, config: TrainingConfig, device: torch.device) -> None:
         self.config, self.step, self.loss, self._minutes = config, 0, 1.0, 0.0
-        self._sizes = (dataset.observation_normalizer.size, dataset.action_normalizer.size)
+        sizes = (dataset.observation_normalizer.size, dataset.action_normalizer.size)
         if config.finger_dropout > 0:
-            finger_inputs(FINGERS, self._sizes[0])
-        self._dataset = dataset.to(config.device)
-        self._network = new_network(*self._sizes, config.network, config.seed).to(config.device).train()
+            finger_inputs(FINGERS, sizes[0])
+        self._device = device
+        self._dataset = dataset.to(device)
+        self._network = new_network(*sizes, config.network, config.seed).to(device).train()
+        self._averaged = copy.deepcopy(self._network).requires_grad_(False)
         parameters = self._network.parameters()
         self._optimizer = torch.optim.AdamW(
             parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self._averaged = AveragedModel(self._network, multi_avg_fn=self._average)
         self._scheduler = make_scheduler("ddpm", config.network)
-        self._generator = torch.Generator(config.device).manual_seed(config.seed)
+        self._generator = torch.Generator(device).manual_seed(config.seed)
         self._learning_rate = 0.0
+        self._smoothed_loss = torch.ones((), device=device)
 
     @property
     def fraction(self) -> float:
@@ -145,11 +161,11 @@ class _Run:
         return min(1.0, max(self.step / self.config.steps, by_time))
 
     def advance(self) -> None:
-        """One training step."""
+        """One training step; a GPU is only told what to do, and waited for every `_LOSS_INTERVAL` steps."""
         started, config = time.monotonic(), self.config
         observations, actions, noise, steps = self._batch()
         noisy = self._scheduler.add_noise(actions, noise, steps)
-        with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             predicted = self._network(noisy, steps, observations)
         loss = torch.nn.functional.mse_loss(
             predicted.float(), actions if config.network.prediction == "sample" else noise
@@ -161,10 +177,11 @@ class _Run:
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate
         self._optimizer.step()
-        self._averaged.update_parameters(self._network)
+        self._average()
         self.step += 1
-        smoothing = min(_LOSS_SMOOTHING, 1 - 1 / self.step)
-        self.loss = smoothing * self.loss + (1 - smoothing) * loss.item()
+        self._smoothed_loss.lerp_(loss.detach(), max(1 - _LOSS_SMOOTHING, 1 / self.step))
+        if self.step % _LOSS_INTERVAL == 1:
+            self.loss = self._smoothed_loss.item()
         self._minutes += (time.monotonic() - started) / 60
 
     def report(self) -> TrainingProgress:
@@ -175,7 +192,7 @@ class _Run:
 
     def averaged_weights(self) -> dict[str, Tensor]:
         """The averaged weights by name."""
-        return {name: value.detach() for name, value in self._averaged.module.state_dict().items()}
+        return self._averaged.state_dict()
 
     def manifest(self) -> dict[str, Any]:
         """What made the weights, and what a policy needs besides them."""
@@ -189,7 +206,7 @@ class _Run:
                 "fingerprint": dataset.fingerprint, "episodes": dataset.num_episodes, "windows": len(dataset)
             },
             "steps": self.step,
-            "final_loss": self.loss,
+            "final_loss": self._smoothed_loss.item(),
             "minutes": round(self._minutes, 2),
             "torch": torch.__version__,
         }  # fmt: skip
@@ -200,12 +217,13 @@ class _Run:
             "config": self.config.to_dict(),
             "fingerprint": self._dataset.fingerprint,
             "step": self.step,
-            "loss": self.loss,
+            "loss": self._smoothed_loss.item(),
             "minutes": self._minutes,
             "network": self._network.state_dict(),
             "averaged": self._averaged.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
+            "generator_device": self._device.type,
         }
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
@@ -213,7 +231,7 @@ class _Run:
     def load(self, path: Path) -> None:
         """Goes on from a state that `save` wrote."""
         try:
-            state = torch.load(path, map_location=self.config.device, weights_only=True)
+            state = torch.load(path, map_location=self._device, weights_only=True)
         except Exception as error:  # torch raises half a dozen kinds here
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TrainingError(f"saved state {path} is corrupt ({reason}); remove it to start afresh") from error
@@ -225,20 +243,26 @@ class _Run:
                 f"saved state {path} is of a run with {changed}; remove it to start afresh, or use its settings"
             )
         self.step, self.loss, self._minutes = state["step"], state["loss"], state["minutes"]
+        self._smoothed_loss.fill_(self.loss)
         self._network.load_state_dict(state["network"])
         self._averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._generator.set_state(state["generator"].cpu())
+        if state["generator_device"] == self._device.type:
+            self._generator.set_state(state["generator"].cpu())
+        else:
+            # Each kind of device has a generator of its own kind; this one must not begin again where the run began.
+            entropy = np.random.SeedSequence([self.config.seed, self.step])
+            self._generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Flattened observations, actions, noise and diffusion steps of one batch."""
         config, generator = self.config, self._generator
         size = (config.batch_size,)
-        index = torch.randint(len(self._dataset), size, generator=generator, device=config.device)
+        index = torch.randint(len(self._dataset), size, generator=generator, device=self._device)
         observations, actions = self._dataset.windows(index)
         observations = augment(observations, config.obs_noise, config.finger_dropout, generator)
-        noise = torch.randn(actions.shape, generator=generator, device=config.device)
-        steps = torch.randint(config.network.diffusion_steps, size, generator=generator, device=config.device)
+        noise = torch.randn(actions.shape, generator=generator, device=self._device)
+        steps = torch.randint(config.network.diffusion_steps, size, generator=generator, device=self._device)
         return observations.flatten(1), actions, noise, steps
 
     def _scheduled_rate(self) -> float:
@@ -247,15 +271,16 @@ class _Run:
         warm = min(1.0, (self.step + 1) / max(config.warmup_steps, 1))
         return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * self.fraction))
 
-    def _average(self, averaged: Any, current: Any, num_averaged: Any) -> None:
+    def _average(self) -> None:
         """Moves the averaged weights towards the current ones, the less the longer training has lasted."""
-        decay = min(self.config.ema_decay, 1 - (1 + int(num_averaged)) ** -self.config.ema_power)
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        decay = min(self.config.ema_decay, 1 - (1 + self.step) ** -self.config.ema_power)
+        current = [value.detach() for value in self._network.parameters()]
+        torch._foreach_lerp_([*self._averaged.parameters()], current, 1 - decay)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first setting that differs, in words; how often the state is saved does not count."""
-    for key in sorted((old.keys() | new.keys()) - {"checkpoint_minutes"}):
+    """The first setting that differs, in words; those of the machine do not count."""
+    for key in sorted((old.keys() | new.keys()) - _OF_THE_MACHINE):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             nested = _difference(before, after, f"{prefix}{key}.")
@@ -264,23 +289,3 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after:
             return f"{prefix}{key} = {before!r} where now it is {after!r}"
     return None
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into a flag, so that a step is never torn; a second one interrupts at once."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, previous)

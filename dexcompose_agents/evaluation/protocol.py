@@ -95,18 +95,24 @@ def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
 
 
 def make_worlds(pair: str, num_envs: int, **kwargs: Any) -> Any:
-    """Vector environment of a pair as the protocol wants it: no autoreset, held starts of the test split."""
+    """Vector environment of a pair as the protocol wants it: no autoreset, held starts of the test split, NumPy."""
     import gymnasium as gym
 
+    from dexcompose_agents.numpy_worlds import make_numpy_vec
     from dexcompose_envs import env_id
 
-    return gym.make_vec(
+    return make_numpy_vec(
         env_id(pair),
         num_envs=num_envs,
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
         held_split=HELD_SPLIT,
         **kwargs,
     )
+
+
+def method_device(backend: str, device: str | None) -> str | None:
+    """Where a method's networks run beside physics on a back end; None leaves it to the method."""
+    return "cuda" if backend == "warp" and device is None else device
 
 
 def environment_fingerprint(pair: str) -> dict[str, str]:
@@ -147,6 +153,8 @@ def evaluate(
     num_envs: int = 64,
     out: Path | str | None = None,
     selector: str | None = None,
+    backend: str = "mujoco",
+    device: str | None = None,
     progress: Progress | None = None,
     env_kwargs: dict[str, Any] | None = None,
     worlds: Callable[..., VectorWorlds] = make_worlds,
@@ -166,6 +174,9 @@ def evaluate(
         num_envs: Worlds stepped together; does not change the result.
         out: Folder for ``episodes.csv``, ``results.json`` and ``manifest.json``.
         selector: Selector whose mask is used; by default the method's own ("none" if it has no mask).
+        backend: Physics: "mujoco" on the CPU, or "warp" on a GPU. Part of the configuration: the engines agree within
+            their confidence intervals, not episode by episode.
+        device: Where "warp" and the method's networks run, such as "cuda:0"; by default the back end's own.
         progress: Called with ``(finished, total)``.
         env_kwargs: Further arguments of the environment.
         worlds: Maker of the vector environment, ``worlds(pair, num_envs, **env_kwargs)``.
@@ -184,16 +195,20 @@ def evaluate(
     if isinstance(method, str):
         from dexcompose_agents.methods import make_method
 
-        method = make_method(method, pair, selector=selector, **method_kwargs)
+        method = make_method(method, pair, selector=selector, device=method_device(backend, device), **method_kwargs)
     elif method_kwargs:
         raise EvaluationError(f"{', '.join(sorted(method_kwargs))} given with a method instance; pass a method name")
     selector = selector or getattr(method, "selector", None) or NO_SELECTOR
     run = (pair, method.name, selector)
     folder = None if out is None else Path(out)
     env_kwargs = dict(env_kwargs or {})
+    if backend != "mujoco":
+        env_kwargs["backend"] = backend
     env = {key: value if isinstance(value, (str, int, float)) else repr(value) for key, value in env_kwargs.items()}
     if worlds is make_worlds:
         env |= environment_fingerprint(pair)
+    if backend != "mujoco":
+        env_kwargs["device"] = device
     manifest, done = _open_run(folder, run, _config(pair, method, env), seeds, rollouts, num_envs)
     records = {record.episode_seed: record for record in done}
     todo = [episode for episode in plan if episode.episode_seed not in records]

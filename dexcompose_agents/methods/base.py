@@ -23,6 +23,9 @@ class CompositionMethod(Protocol):
     Two more attributes are used where they exist: ``selector`` (name of the selector that chose the finger mask, for
     the results table) and ``describe()`` (a JSON-able dict of what determines the method's actions: mask, hashes of
     weights; an evaluation is resumed only if it is unchanged).
+
+    Evaluation speaks NumPy. The methods of this package also take observations of torch tensors and then answer with a
+    tensor on their device.
     """
 
     name: str

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dexcompose_agents.composition import Composer
+from dexcompose_agents.devices import find_device
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
-from dexcompose_agents.methods.base import Observation
 from dexcompose_agents.pretrained_files import file_hash, pretrained_folder
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
+from dexcompose_agents.residual.tensors import to_tensors
 from dexcompose_envs import hand, parse_pair
 from dexcompose_envs.observations import FIXTURE_CONTEXT, HAND_CONTEXT, JOINT_POSITION, OBJECT_CONTEXT, layout_of
 from dexcompose_envs.ownership import FingerMask
@@ -43,9 +46,10 @@ class ComposedMethod:
         base_policy: pi_B; by default the shipped one.
         stabiliser: Weights of stabiliser A (Eq. 7), or None for none.
         residual: Weights of residual B (Eq. 10), or None for none.
+        device: Torch device of the weights and of all arithmetic; actions go back to where observations come from.
 
     Raises:
-        ValueError: If residual B was trained with another mask or for another pair.
+        ValueError: If residual B was trained with another mask or for another pair, or there is no such device.
         WeightsError: If a weight file is missing, truncated or corrupt.
     """
 
@@ -60,23 +64,26 @@ class ComposedMethod:
         base_policy: BasePolicy | None = None,
         stabiliser: Path | None = None,
         residual: Path | None = None,
+        device: str = "cpu",
     ) -> None:
         skill_b = parse_pair(pair)[1]
         self.pair, self.mask, self.selector = pair, mask, selector
-        self._residual = None if residual is None else ResidualBPolicy.load(residual)
+        self.device = find_device(device)
+        self._residual = None if residual is None else ResidualBPolicy.load(residual, self.device)
         if self._residual is not None:
             self._check_residual(self._residual, residual)
         self._description: dict[str, Any] = {"mask": str(mask), "base_policy": _describe_policy(skill_b, base_policy)}
         for role, path in (("stabiliser", stabiliser), ("residual", residual)):
             self._description[role] = None if path is None else file_hash(path)
         if base_policy is None:
-            base_policy = load_policy(skill_b)
+            base_policy = load_policy(skill_b, device=str(self.device))
         self._composer = Composer(
             mask,
             base_policy,
-            None if stabiliser is None else StabiliserPolicy.load(stabiliser),
+            None if stabiliser is None else StabiliserPolicy.load(stabiliser, self.device),
             hand.normalize(make_interaction(skill_b).start_pose),
             composite_layout(pair),
+            device=self.device,
         )
 
     def _check_residual(self, residual: ResidualBPolicy, path: Path | None) -> None:
@@ -87,18 +94,33 @@ class ComposedMethod:
             )
 
     def reset(
-        self, obs: Observation, info: dict[str, Any], env_ids: npt.NDArray[np.int64], seeds: npt.NDArray[np.int64]
+        self,
+        obs: Mapping[str, Any],
+        info: dict[str, Any],
+        env_ids: npt.NDArray[np.int64],
+        seeds: npt.NDArray[np.int64],
     ) -> None:
-        """Start episodes in some worlds; see ``CompositionMethod.reset``."""
-        self._composer.reset(obs, env_ids, seeds)
+        """Start episodes in some worlds; see ``CompositionMethod.reset``. ``obs`` may hold torch tensors."""
+        started = np.zeros(len(obs["context"]), bool)
+        noise_seeds = np.zeros(len(started), np.int64)
+        started[env_ids], noise_seeds[env_ids] = True, seeds
+        mask = torch.as_tensor(started, device=self.device)
+        self._composer.reset(to_tensors(obs, self.device), mask, torch.as_tensor(noise_seeds, device=self.device))
         if self._residual is not None:
-            self._residual.reset(len(obs["context"]), env_ids)
+            self._residual.reset(mask)
 
-    def act(self, obs: Observation) -> npt.NDArray[np.float32]:
-        """Actions (N, 28); see ``CompositionMethod.act``."""
-        nominal = self._composer.nominal(obs)
-        delta = None if self._residual is None else self._residual.act(obs, nominal)
-        return self._composer.compose(obs, nominal, delta)
+    def act(self, obs: Mapping[str, Any]) -> Any:
+        """Actions (N, 28); see ``CompositionMethod.act``.
+
+        Returns:
+            A NumPy array if ``obs`` holds NumPy arrays, a tensor on their device if it holds torch tensors.
+        """
+        seen = to_tensors(obs, self.device)
+        nominal = self._composer.nominal(seen)
+        delta = None if self._residual is None else self._residual.act(seen, nominal)
+        action = self._composer.compose(seen, nominal, delta)
+        given = obs["context"]
+        return action.to(given.device) if isinstance(given, torch.Tensor) else action.cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
         """Mask and hashes of the weights."""

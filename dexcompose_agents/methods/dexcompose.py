@@ -22,6 +22,7 @@ class DexCompose(ComposedMethod):
         stabiliser: Weights of stabiliser A; by default the shipped ones.
         residual: Weights of residual B, trained with the same mask; by default the shipped ones.
         base_policy: pi_B; by default the shipped one.
+        device: Torch device of the weights and of all arithmetic.
     """
 
     name = "dexcompose"
@@ -34,6 +35,7 @@ class DexCompose(ComposedMethod):
         stabiliser: str | Path | None = None,
         residual: str | Path | None = None,
         base_policy: BasePolicy | None = None,
+        device: str = "cpu",
     ) -> None:
         chosen, chosen_by = choose_mask(pair, mask, selector)
         super().__init__(
@@ -43,4 +45,5 @@ class DexCompose(ComposedMethod):
             base_policy=base_policy,
             stabiliser=stabiliser_path(pair) if stabiliser is None else Path(stabiliser),
             residual=residual_path(pair) if residual is None else Path(residual),
+            device=device,
         )

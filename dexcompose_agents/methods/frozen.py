@@ -14,5 +14,5 @@ class Frozen(ComposedMethod):
 
     name = "frozen"
 
-    def __init__(self, pair: str, base_policy: BasePolicy | None = None) -> None:
-        super().__init__(pair, FingerMask.all_fingers(), "none", base_policy=base_policy)
+    def __init__(self, pair: str, base_policy: BasePolicy | None = None, device: str = "cpu") -> None:
+        super().__init__(pair, FingerMask.all_fingers(), "none", base_policy=base_policy, device=device)

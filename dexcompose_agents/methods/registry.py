@@ -77,8 +77,8 @@ def _accepted(name: str, pair: str, factory: MethodFactory, options: dict[str, A
     names = {parameter.name for parameter in parameters}
     chosen = {option: value for option, value in options.items() if value is not None}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        if "selector" not in names:
-            chosen.pop("selector", None)
+        for optional in {"selector", "device"} - names:
+            chosen.pop(optional, None)
         for option, value in chosen.items():
             if option not in names:
                 known = ", ".join(sorted(names - {"pair"})) or "none"
@@ -91,7 +91,13 @@ def _accepted(name: str, pair: str, factory: MethodFactory, options: dict[str, A
 
 
 def make_method(
-    name: str, pair: str, *, mask: Any = None, selector: str | None = None, **options: Any
+    name: str,
+    pair: str,
+    *,
+    mask: Any = None,
+    selector: str | None = None,
+    device: str | None = None,
+    **options: Any,
 ) -> CompositionMethod:
     """Make a composition method for a pair.
 
@@ -100,6 +106,7 @@ def make_method(
         pair: "GraspBall-PushButton".
         mask: Finger mask to use instead of the shipped one, e.g. "TH+MF+RF".
         selector: Selector whose shipped mask is used; ignored by methods without a mask.
+        device: Torch device of the method's networks; ignored by methods without any.
         **options: Further options of the method; those that are ``None`` are left to the method.
 
     Raises:
@@ -112,7 +119,8 @@ def make_method(
     if target is None:
         raise MethodError(f"unknown method '{name}'; expected one of {', '.join(known)}, or 'module:Class'")
     factory = _load(target) if isinstance(target, str) else target
-    method = factory(pair, **_accepted(name, pair, factory, {"mask": mask, "selector": selector, **options}))
+    given = {"mask": mask, "selector": selector, "device": device, **options}
+    method = factory(pair, **_accepted(name, pair, factory, given))
     if not isinstance(method, CompositionMethod):
         raise MethodError(f"'{name}' is not a composition method: it needs a name, reset() and act()")
     return method

@@ -21,6 +21,7 @@ class ZeroShot(ComposedMethod):
         selector: Selector whose shipped mask is used.
         stabiliser: Weights of stabiliser A; by default the shipped ones.
         base_policy: pi_B; by default the shipped one.
+        device: Torch device of the weights and of all arithmetic.
     """
 
     name = "zero-shot"
@@ -32,7 +33,8 @@ class ZeroShot(ComposedMethod):
         selector: str | None = None,
         stabiliser: str | Path | None = None,
         base_policy: BasePolicy | None = None,
+        device: str = "cpu",
     ) -> None:
         chosen, chosen_by = choose_mask(pair, mask, selector)
         path = stabiliser_path(pair) if stabiliser is None else Path(stabiliser)
-        super().__init__(pair, chosen, chosen_by, base_policy=base_policy, stabiliser=path)
+        super().__init__(pair, chosen, chosen_by, base_policy=base_policy, stabiliser=path, device=device)

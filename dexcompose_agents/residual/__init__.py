@@ -10,7 +10,7 @@ from dexcompose_agents.residual.config import (
     residual_b_preset,
     stabiliser_preset,
 )
-from dexcompose_agents.residual.ppo import PPO
+from dexcompose_agents.residual.ppo import PPO, TrainingPaused
 from dexcompose_agents.residual.rollout import RolloutEnv, Step
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "RolloutEnv",
     "StabiliserConfig",
     "Step",
+    "TrainingPaused",
     "residual_b_preset",
     "stabiliser_preset",
 ]

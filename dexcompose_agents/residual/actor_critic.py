@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,10 +81,10 @@ class ActorCritic(nn.Module):
         That is PopArt (van Hasselt et al. 2016). The spread is that within a batch: returns that drift from one
         iteration to the next, as a bootstrapped value grows, would otherwise hide the differences between states.
         """
-        weight = weight if self.return_std > 0 else 1.0
+        share = torch.where(self.return_std > 0, weight, 1.0)
         old_mean, old_scale = self.return_mean.clone(), self._return_scale().clone()
-        self.return_mean.lerp_(returns.mean(), weight)
-        self.return_std.lerp_(returns.std().clamp(min=1e-4), weight)
+        self.return_mean.lerp_(returns.mean(), share)
+        self.return_std.lerp_(returns.std().clamp(min=1e-4), share)
         self.value_layer.weight.mul_(old_scale / self.return_std)
         self.value_layer.bias.copy_((self.value_layer.bias * old_scale + old_mean - self.return_mean) / self.return_std)
 
@@ -155,9 +156,12 @@ class DeterministicPolicy:
     """
 
     def __init__(self, network: ActorCritic) -> None:
-        self.network = ActorCritic(network.observation_size, network.action_size, network.hidden).double()
-        self.network.load_state_dict(network.state_dict())
-        self.network.eval()
+        self.network = copy.deepcopy(network).double().eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.log_std.device
 
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from dexcompose_envs import hand
-
-Float32 = NDArray[np.float32]
 
 NORMALISED_PER_UNIT: NDArray[np.float64] = 2.0 / (hand.ACTION_HIGH - hand.ACTION_LOW)
 """Normalised action (28,) per metre or radian: `normalize(x + d) - normalize(x) = d * NORMALISED_PER_UNIT`."""
 
 
-def bounded(action: ArrayLike, bound: ArrayLike, mask: ArrayLike) -> Float32:
+@cache
+def _per_unit(device: torch.device) -> Tensor:
+    return torch.tensor(NORMALISED_PER_UNIT, dtype=torch.float32, device=device)
+
+
+def bounded(action: Tensor, bound: float | Tensor, mask: Tensor) -> Tensor:
     """`mask * bound * tanh(action)`, the form of Eqs. 7 and 10.
+
+    The hyperbolic tangent is taken in double precision: in single precision its last bit depends on where in a batch
+    a number stands.
 
     Args:
         action: Network output u (..., k), any real numbers.
@@ -24,16 +34,15 @@ def bounded(action: ArrayLike, bound: ArrayLike, mask: ArrayLike) -> Float32:
     Returns:
         Residuals (..., k), float32; exactly zero where the mask is zero or u is zero.
     """
-    limit = np.asarray(bound, np.float32) * np.asarray(mask, np.float32)
-    return limit * np.tanh(np.asarray(action, np.float32))
+    return bound * mask * torch.tanh(action.double()).float()
 
 
-def residual_b_bound(translation: float, rotation: float, fingers: float) -> Float32:
-    """beta_B (28,) of Eq. 10 in m and rad: wrist position, wrist Euler angles, finger joints."""
-    return np.array([translation] * 3 + [rotation] * 3 + [fingers] * hand.NUM_FINGER_JOINTS, np.float32)
+def normalised(residual: Tensor) -> Tensor:
+    """Residuals (..., 28) in m and rad as differences of normalised actions."""
+    return residual * _per_unit(residual.device)
 
 
-def preservation_command(reference: Float32, residual: Float32, joint_mask: ArrayLike) -> Float32:
+def preservation_command(reference: Tensor, residual: Tensor, joint_mask: Tensor) -> Tensor:
     """Eq. 8, `q_A = q_ref + mbar * dq_A`, in normalised units.
 
     Args:
@@ -44,5 +53,4 @@ def preservation_command(reference: Float32, residual: Float32, joint_mask: Arra
     Returns:
         q_A (N, 22), normalised; exactly `reference` where the residual is zero.
     """
-    scale = NORMALISED_PER_UNIT[hand.NUM_WRIST :].astype(np.float32)
-    return reference + np.asarray(joint_mask, np.float32) * residual * scale
+    return reference + joint_mask * residual * _per_unit(residual.device)[hand.NUM_WRIST :]

@@ -1,4 +1,4 @@
-"""Settings of residual training: PPO, stabiliser A, residual B, and the presets `cpu`, `paper` and `test`."""
+"""Settings of residual training: PPO, stabiliser A, residual B, and the presets `cpu`, `fast`, `paper` and `test`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 from dexcompose_agents.residual.actor_critic import HIDDEN, INITIAL_LOG_STD
 
-PRESETS = ("cpu", "paper", "test")
+PRESETS = ("cpu", "fast", "paper", "test")
+_GPU_PRESETS = ("fast", "paper")
+BACKENDS = ("mujoco", "warp")
 
 
 def _require(condition: bool, field_name: str, value: object, expected: str) -> None:
@@ -59,7 +61,7 @@ class PPOConfig:
     seed: int = 0
     """Seed of network, exploration and episodes."""
     device: str = "cpu"
-    """Torch device of the network."""
+    """Torch device of the network, and of an environment whose backend runs on torch devices."""
 
     def __post_init__(self) -> None:
         """Refuses values with which training cannot work."""
@@ -130,10 +132,14 @@ class StabiliserConfig:
     """Control steps per episode."""
     base_shake: float = 1.0
     """Scale of the wrist's tremble, as in composites; see `dexcompose_envs.base_shake`."""
+    backend: str = "mujoco"
+    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
     num_threads: int | None = None
-    """Threads of the simulator; None lets it choose."""
+    """Threads of the simulator (backend "mujoco"); None lets it choose."""
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     """What the grasp has to withstand."""
+    disturbance_bank: int = 2048
+    """Disturbances drawn at the start; every episode picks one of them. Each takes 0.7 ms and 19 kB."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The learner."""
 
@@ -142,6 +148,13 @@ class StabiliserConfig:
         _require(len(self.masks) > 0, "masks", self.masks, "at least one mask such as 'TH+RF+LF'")
         _require(self.bound > 0.0, "bound", self.bound, "a positive angle in rad")
         _require(self.episode_steps >= 2, "episode_steps", self.episode_steps, "at least 2")
+        _require(self.disturbance_bank >= 1, "disturbance_bank", self.disturbance_bank, "at least 1")
+        _require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
+
+    @property
+    def env_device(self) -> str:
+        """Torch device on which the environment lives."""
+        return "cpu" if self.backend == "mujoco" else self.ppo.device
 
 
 @dataclass(frozen=True)
@@ -164,8 +177,10 @@ class ResidualBConfig:
     """Added when the composite succeeds, which ends the episode."""
     drop_penalty: float = 5.0
     """Subtracted when the held object is lost, which ends the episode."""
+    backend: str = "mujoco"
+    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
     num_threads: int | None = None
-    """Threads of the simulator; None lets it choose."""
+    """Threads of the simulator (backend "mujoco"); None lets it choose."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The learner."""
 
@@ -173,6 +188,12 @@ class ResidualBConfig:
         """Refuses bounds that leave nothing to learn."""
         for name in ("bound_translation", "bound_rotation", "bound_fingers"):
             _require(getattr(self, name) >= 0.0, name, getattr(self, name), "a bound of at least 0")
+        _require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
+
+    @property
+    def env_device(self) -> str:
+        """Torch device on which the environment lives; pi_B and stabiliser A belong there too."""
+        return "cpu" if self.backend == "mujoco" else self.ppo.device
 
 
 _TINY = PPOConfig(num_envs=2, horizon=8, total_steps=32, epochs=1, minibatches=2, hidden=(16,), evaluate_every=2)
@@ -180,22 +201,32 @@ _TINY = PPOConfig(num_envs=2, horizon=8, total_steps=32, epochs=1, minibatches=2
 _STABILISER: Mapping[str, PPOConfig] = {
     # 24 steps x 64 worlds x 162 iterations; about seven minutes on one core.
     "cpu": PPOConfig(num_envs=64, horizon=24, total_steps=250_000, evaluate_every=52, evaluation_rounds=2),
-    "paper": PPOConfig(num_envs=1024, horizon=24, total_steps=1024 * 24 * 1000, evaluate_every=50),
+    # 16 steps x 8192 worlds x 62 iterations; minibatches of 16384.
+    "fast": PPOConfig(
+        num_envs=8192, horizon=16, total_steps=8192 * 16 * 62, minibatches=8, evaluate_every=31, device="cuda"
+    ),
+    "paper": PPOConfig(num_envs=1024, horizon=24, total_steps=1024 * 24 * 1000, evaluate_every=50, device="cuda"),
     "test": _TINY,
 }
 _RESIDUAL_B: Mapping[str, PPOConfig] = {
     # 64 steps x 32 worlds x 36 iterations; about seven minutes on one core.
     "cpu": PPOConfig(num_envs=32, horizon=64, total_steps=73_728, evaluate_every=18, evaluation_rounds=6),
+    # 40 steps x 1024 worlds x 40 iterations; minibatches of 5120 slots. A block between evaluations is four episodes.
+    "fast": PPOConfig(
+        num_envs=1024, horizon=40, total_steps=1024 * 40 * 40, minibatches=8, evaluate_every=20, device="cuda"
+    ),
     # Minibatches of 400: 8 worlds x 200 steps in four parts.
-    "paper": PPOConfig(num_envs=8, horizon=200, total_steps=8 * 200 * 1000, evaluate_every=50, evaluation_rounds=4),
+    "paper": PPOConfig(
+        num_envs=8, horizon=200, total_steps=8 * 200 * 1000, evaluate_every=50, evaluation_rounds=4, device="cuda"
+    ),
     "test": _TINY,
 }
 
 
-def _preset(table: Mapping[str, PPOConfig], name: str) -> PPOConfig:
+def _preset(table: Mapping[str, PPOConfig], name: str) -> dict[str, Any]:
     if name not in table:
         raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
-    return table[name]
+    return {"ppo": table[name], "backend": "warp" if name in _GPU_PRESETS else "mujoco"}
 
 
 def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
@@ -208,9 +239,8 @@ def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
     Raises:
         ValueError: If the preset is unknown.
     """
-    ppo = _preset(_STABILISER, name)
-    base = StabiliserConfig(ppo=ppo, episode_steps=20 if name == "test" else 150)
-    return replace(base, **changes)
+    tiny: dict[str, Any] = {"episode_steps": 20, "disturbance_bank": 16} if name == "test" else {}
+    return replace(StabiliserConfig(**_preset(_STABILISER, name), **tiny), **changes)
 
 
 def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
@@ -223,4 +253,4 @@ def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
     Raises:
         ValueError: If the preset is unknown.
     """
-    return replace(ResidualBConfig(ppo=_preset(_RESIDUAL_B, name)), **changes)
+    return replace(ResidualBConfig(**_preset(_RESIDUAL_B, name)), **changes)

@@ -24,14 +24,26 @@ _ABDUCTION = np.array([joint[2:] in ("J3", "J4") for joint in hand.JOINTS])
 
 @dataclass(frozen=True)
 class Disturbance:
-    """One episode's disturbance, T control steps long."""
+    """One episode's disturbance, T control steps long, whatever state it starts from."""
 
     wrist: Float64
     """Offset of the wrist's targets from the hold pose, (T, 6), m and rad."""
-    fingers: Float64
-    """Targets of the finger joints, were they released, (T, 22), rad."""
+    share: Float64
+    """How far released fingers are on their way from q_ref to the open posture, (T,), in [0, 1] (lam of Eq. 5)."""
+    motion: Float64
+    """Small random motions about the open posture, (T, 22), rad; zero until it is reached."""
     phase: NDArray[np.int64]
     """`HOLD` until the release starts, `TRANSITION` while fingers open, then `INTERACT`, (T,)."""
+
+    def fingers(self, reference: Float64) -> Float64:
+        """Targets of the finger joints, were they released, (T, 22), rad.
+
+        Args:
+            reference: q_ref (22,), rad.
+        """
+        share = self.share[:, None]
+        low, high = hand.ACTION_LOW[hand.NUM_WRIST :], hand.ACTION_HIGH[hand.NUM_WRIST :]
+        return np.clip((1 - share) * reference + share * (hand.OPEN_FINGERS + self.motion), low, high)
 
 
 def wander(rng: np.random.Generator, steps: int, start: Float64, low: Float64, high: Float64, speed: float) -> Float64:
@@ -78,14 +90,11 @@ def _pitch_ramp(rng: np.random.Generator, steps: int, config: DisturbanceConfig)
     return height * (minimum_jerk(time / up) - minimum_jerk((time - up - stay) / down))
 
 
-def draw_disturbance(
-    rng: np.random.Generator, reference: Float64, steps: int, config: DisturbanceConfig
-) -> Disturbance:
+def draw_disturbance(rng: np.random.Generator, steps: int, config: DisturbanceConfig) -> Disturbance:
     """Draws one episode's base motion and finger release.
 
     Args:
-        rng: The world's own generator.
-        reference: q_ref (22,), rad, from which released fingers start.
+        rng: Source of all randomness.
         steps: Control steps T.
         config: Sizes and speeds.
 
@@ -108,26 +117,20 @@ def draw_disturbance(
 
     begin = int(rng.integers(config.release_start[0], config.release_start[1] + 1))
     duration = int(rng.integers(config.release_steps[0], config.release_steps[1] + 1))
-    fingers = _released(rng, reference, begin, duration, steps, config)
-    return Disturbance(wrist, fingers, _phases(steps, begin, duration))
+    share = np.clip((np.arange(steps) - begin + 1) / duration, 0.0, 1.0)
+    motion = _finger_motion(rng, begin + duration, steps, config)
+    return Disturbance(wrist, share, motion, _phases(steps, begin, duration))
 
 
-def _released(
-    rng: np.random.Generator, reference: Float64, begin: int, duration: int, steps: int, config: DisturbanceConfig
-) -> Float64:
-    """Finger targets (T, 22): q_ref, the ramp to the open posture (Eq. 5), then small random motions about it."""
-    time = np.arange(steps)
-    low, high = hand.ACTION_LOW[hand.NUM_WRIST :], hand.ACTION_HIGH[hand.NUM_WRIST :]
+def _finger_motion(rng: np.random.Generator, free_from: int, steps: int, config: DisturbanceConfig) -> Float64:
+    """Random motions (T, 22) of fingers that are open from step `free_from` on."""
     sideways = 0.15 * np.ones(hand.NUM_FINGER_JOINTS)
     down = np.where(_ABDUCTION, -sideways, config.finger_motion[0])
     up = np.where(_ABDUCTION, sideways, config.finger_motion[1])
-    share = np.clip((time - begin + 1) / duration, 0.0, 1.0)[:, None]
     motion = np.zeros((steps, hand.NUM_FINGER_JOINTS))
-    free = steps - (begin + duration)
-    if free > 0:
-        motion[begin + duration :] = wander(rng, free, np.zeros(hand.NUM_FINGER_JOINTS), down, up, 4.0)
-    target = (1 - share) * reference + share * (hand.OPEN_FINGERS + motion)
-    return np.clip(target, low, high)
+    if free_from < steps:
+        motion[free_from:] = wander(rng, steps - free_from, np.zeros(hand.NUM_FINGER_JOINTS), down, up, 4.0)
+    return motion
 
 
 def _phases(steps: int, begin: int, duration: int) -> NDArray[np.int64]:

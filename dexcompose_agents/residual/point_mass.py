@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dexcompose_agents.devices import find_device
 from dexcompose_agents.residual.rollout import Step
 
 ARENA = 3.0
@@ -23,40 +24,43 @@ class PointMass:
         dimensions: Number of coordinates k; an observation is position and wind, (2 k,). With few coordinates the
             LayerNorm in front of the first layer, which hides an observation's length, would hide the state.
         episode_steps: Time limit.
+        device: Torch device.
     """
 
-    def __init__(self, num_envs: int, dimensions: int = 8, episode_steps: int = 50) -> None:
+    def __init__(
+        self, num_envs: int, dimensions: int = 8, episode_steps: int = 50, device: str | torch.device = "cpu"
+    ) -> None:
         self.num_envs, self.observation_size, self.action_size = num_envs, 2 * dimensions, dimensions
         self.episode_steps = episode_steps
-        self._generator = torch.Generator()
-        self._state = torch.zeros(num_envs, 2 * dimensions)
-        self._steps = torch.zeros(num_envs, dtype=torch.long)
+        self.device = find_device(device)
+        self._generator = torch.Generator(self.device)
+        self._state = torch.zeros(num_envs, 2 * dimensions, device=self.device)
+        self._steps = torch.zeros(num_envs, dtype=torch.long, device=self.device)
 
     def reset(self, seed: int) -> Tensor:
         """Random positions and winds, (N, 2 k)."""
         self._generator.manual_seed(seed)
-        self._state = self._draw(self.num_envs)
-        self._steps.zero_()
-        return self._state.clone()
+        self._state = self._draw()
+        self._steps = torch.zeros_like(self._steps)
+        return self._state
 
     def step(self, action: Tensor) -> Step:
         """Moves by wind plus `tanh(action)`."""
         position, wind = self._state.chunk(2, dim=-1)
         state = torch.cat([position + TIME_STEP * (wind + torch.tanh(action)), wind], -1)
-        self._steps += 1
+        steps = self._steps + 1
         distance = state[:, : self.action_size].norm(dim=-1)
         terminated = distance > ARENA
-        truncated = ~terminated & (self._steps >= self.episode_steps)
-        reward = ARENA - distance
+        truncated = ~terminated & (steps >= self.episode_steps)
         ended = terminated | truncated
-        final = state.clone()
-        state[ended] = self._draw(int(ended.sum()))
-        self._steps[ended] = 0
-        self._state = state
+        self._state = torch.where(ended[:, None], self._draw(), state)
+        self._steps = torch.where(ended, 0, steps)
         valid = torch.ones_like(terminated)
-        return Step(state.clone(), reward, terminated, truncated, final, valid, {"distance": distance})
+        return Step(self._state, ARENA - distance, terminated, truncated, state, valid, {"distance": distance})
 
-    def _draw(self, count: int) -> Tensor:
-        state = torch.rand(count, self.observation_size, generator=self._generator) * 2.0 - 1.0
+    def _draw(self) -> Tensor:
+        """A start for every point, (N, 2 k)."""
+        shape = (self.num_envs, self.observation_size)
+        state = torch.rand(shape, generator=self._generator, device=self.device) * 2.0 - 1.0
         state[:, self.action_size :] *= WIND
         return state

@@ -11,13 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dexcompose_agents.devices import find_device, tensor_cores
 from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.residual.config import PPOConfig
-from dexcompose_agents.residual.rollout import Rollout, RolloutEnv, generalised_advantages
+from dexcompose_agents.residual.policy_evaluation import Policy, evaluate, total_where
+from dexcompose_agents.residual.policy_update import improve
+from dexcompose_agents.residual.rollout import Rollout, RolloutEnv
 from dexcompose_agents.residual.training_log import load_checkpoint, save_checkpoint, write_csv
 
-EVALUATION_SEED = 900_000_000
 ProgressCallback = Callable[[dict[str, float]], None]
+
+
+class TrainingPaused(KeyboardInterrupt):
+    """Training has used up the minutes of this call and saved its state; the message says how it goes on."""
 
 
 class PPO:
@@ -29,8 +35,12 @@ class PPO:
     training never returns a policy that was seen to be worse than no residual at all.
 
     A checkpoint is written at every evaluation and all episodes start afresh from seeds of the iteration's number,
-    so a run that was stopped there and resumed is identical to one that was not. Ctrl-C in between saves the last
-    complete iteration.
+    so a run that was stopped there and resumed is identical to one that was not. Ctrl-C or the end of the minutes
+    given to `train` in between saves the last complete iteration; episodes then start afresh there. A checkpoint
+    belongs to no device.
+
+    Network and experience live on `config.device`. Within a control step nothing is read back from a GPU: what is
+    logged is summed up there and read once per iteration.
 
     Args:
         env: The task.
@@ -41,6 +51,10 @@ class PPO:
             undiscounted sum of rewards.
         evaluation_env: Task for evaluation; None evaluates in `env`.
         progress: Called after each iteration with its metrics.
+
+    Raises:
+        ValueError: If task and settings disagree on the number of worlds, the task is on a GPU and the network is to
+            be elsewhere, or `out` holds a checkpoint of something else.
     """
 
     def __init__(
@@ -55,17 +69,19 @@ class PPO:
     ) -> None:
         if env.num_envs != config.num_envs:
             raise ValueError(f"the task has {env.num_envs} worlds; the settings say num_envs={config.num_envs}")
+        self.device = find_device(config.device)
+        if env.device.type == "cuda" and env.device != self.device:
+            raise ValueError(f"the task is on {env.device}; the settings say device={config.device!r}")
         self.env, self.evaluation_env, self.config = env, evaluation_env or env, config
         self.out = None if out is None else Path(out)
         self.score, self.progress = score, progress
-        self.device = torch.device(config.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
             network = ActorCritic(env.observation_size, env.action_size, config.hidden, config.initial_log_std)
         self.network = network.to(self.device)
         self.best_network = copy.deepcopy(self.network)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
-        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.generator = torch.Generator(self.device)
         self.iteration = 0
         self.seconds = 0.0
         self.metrics: list[dict[str, float]] = []
@@ -74,46 +90,68 @@ class PPO:
         if self.out is not None and (self.out / "checkpoint.pt").exists():
             self._restore(load_checkpoint(self.out / "checkpoint.pt"))
 
-    def train(self) -> ActorCritic:
+    def train(self, max_minutes: float | None = None) -> ActorCritic:
         """Trains until the budget is spent.
+
+        Args:
+            max_minutes: Wall time of this call; it stops after the first complete iteration beyond that. Every call
+                completes an iteration or an evaluation, however short the time.
 
         Returns:
             The best policy of all evaluations.
 
         Raises:
-            KeyboardInterrupt: After Ctrl-C, once the last complete iteration has been saved.
+            TrainingPaused: After `max_minutes`, once the last complete iteration has been saved.
+            KeyboardInterrupt: After Ctrl-C, likewise.
+            ValueError: If `max_minutes` is not positive.
         """
-        started = time.monotonic() - self.seconds
+        if max_minutes is not None and not max_minutes > 0:
+            raise ValueError(f"max_minutes is {max_minutes}; expected a positive number")
+        began = time.monotonic()
+        started, deadline = began - self.seconds, None if max_minutes is None else began + 60.0 * max_minutes
         self._complete = self._state()
         try:
-            while not self._spent():
-                self._evaluate_if_due()
-                observation = self._restart()
-                while not self._spent():
-                    rollout, observation, row = self._collect(observation)
-                    row |= self._update(rollout)
-                    self.network.normalizer.update(rollout.observations.flatten(0, 1))
-                    self.iteration += 1
-                    self.seconds = time.monotonic() - started
-                    self._record(row)
-                    if self.iteration % self.config.evaluate_every == 0:
-                        break
-            self._evaluate_if_due()
+            with tensor_cores(self.device):
+                while True:
+                    evaluated = self._evaluate_if_due()
+                    if self._spent():
+                        return self.best_network
+                    if evaluated:
+                        self._pause_after(deadline)
+                    self._run_block(started, deadline)
         except KeyboardInterrupt:
             self._save(self._complete)
             raise
-        return self.best_network
+
+    def _run_block(self, started: float, deadline: float | None) -> None:
+        """Iterates from new episodes to the next evaluation, or until the budget is spent."""
+        observation = self._restart()
+        while True:
+            rollout, observation, row = self._collect(observation)
+            row |= self._update(rollout)
+            self.network.normalizer.update(rollout.observations.flatten(0, 1))
+            self.iteration += 1
+            self.seconds = time.monotonic() - started
+            self._record(row)
+            self._pause_after(deadline)
+            if self._spent() or self.iteration % self.config.evaluate_every == 0:
+                return
 
     def _spent(self) -> bool:
         limit = self.config.max_seconds
         return self.iteration >= self.config.iterations or (limit is not None and self.seconds >= limit)
+
+    def _pause_after(self, deadline: float | None) -> None:
+        if deadline is not None and time.monotonic() >= deadline:
+            done = f"{self.iteration} of {self.config.iterations} iterations"
+            raise TrainingPaused(f"training paused after {done}, as asked; the same call goes on from there")
 
     def _restart(self) -> Tensor:
         """New episodes; before the first iteration the normaliser sees what the base arm sees."""
         observation = self.env.reset(self.config.seed + 1000 * self.iteration)
         if self.iteration == 0:
             seen = [observation]
-            zero = torch.zeros(self.env.num_envs, self.env.action_size)
+            zero = torch.zeros(self.env.num_envs, self.env.action_size, device=self.env.device)
             seen += [self.env.step(zero).observation for _ in range(self.config.horizon)]
             self.network.normalizer.update(torch.cat(seen).to(self.device))
             observation = self.env.reset(self.config.seed)
@@ -122,125 +160,69 @@ class PPO:
     @torch.no_grad()
     def _collect(self, observation: Tensor) -> tuple[Rollout, Tensor, dict[str, float]]:
         """Acts for `horizon` steps; returns the experience, the next observation and numbers to log."""
-        config, env, network = self.config, self.env, self.network
-        rollout = Rollout.empty(config.horizon, env.num_envs, env.observation_size, env.action_size, self.device)
-        started, ended_metrics = time.monotonic(), []
-        observation = observation.to(self.device)
+        config, env, network, device = self.config, self.env, self.network, self.device
+        rollout = Rollout.empty(config.horizon, env.num_envs, env.observation_size, env.action_size, device)
+        # Seeded by the iteration, so that a checkpoint needs no generator's state, which differs between devices.
+        self.generator.manual_seed(1_000_003 * config.seed + self.iteration)
+        started, sums = time.monotonic(), dict[str, Tensor]()
+        observation = observation.to(device)
         mean, value = network(observation)
         for t in range(config.horizon):
             action = network.sample(mean, self.generator)
-            step = env.step(action.cpu())
-            ended = (step.terminated | step.truncated).to(self.device)
+            step = env.step(action.to(env.device))
+            terminated, ended = step.terminated.to(device), (step.terminated | step.truncated).to(device)
             rollout.observations[t], rollout.actions[t] = observation, action
             rollout.log_probs[t], rollout.values[t] = network.log_prob(mean, action), value
-            rollout.rewards[t] = step.reward.to(self.device)
-            rollout.terminated[t], rollout.ended[t] = step.terminated.to(self.device), ended
-            rollout.valid[t] = step.valid.to(self.device)
+            rollout.rewards[t], rollout.valid[t] = step.reward.to(device), step.valid.to(device)
+            rollout.terminated[t], rollout.ended[t] = terminated, ended
+            for name, values in step.metrics.items():
+                sums[name] = sums.get(name, 0.0) + total_where(ended, values.to(device))
 
-            observation = step.observation.to(self.device)
+            observation = step.observation.to(device)
             mean, value = network(observation)
-            rollout.next_values[t] = value
-            if ended.any():
-                rollout.next_values[t, ended] = network(step.final_observation.to(self.device)[ended])[1]
-                finished = step.terminated | step.truncated
-                ended_metrics.append({name: v[finished].float() for name, v in step.metrics.items()})
+            if step.final_observation is step.observation:
+                rollout.next_values[t] = value
+            else:
+                final_value = network(step.final_observation.to(device))[1]
+                rollout.next_values[t] = torch.where(ended, final_value, value)
+        means = [rollout.rewards.mean(), rollout.valid.float().mean()]
+        means += [total / rollout.ended.sum() for total in sums.values()]
+        reward, valid_fraction, *ended_means = torch.stack([number.double() for number in means]).tolist()
         elapsed = time.monotonic() - started
         row = {
-            "reward": float(rollout.rewards.mean()),
-            "valid_fraction": float(rollout.valid.float().mean()),
+            "reward": reward,
+            "valid_fraction": valid_fraction,
             "collect_seconds": elapsed,
             "steps_per_second": config.horizon * env.num_envs / elapsed,
         }
-        for name in step.metrics:
-            values = torch.cat([part[name] for part in ended_metrics]) if ended_metrics else torch.zeros(0)
-            row[f"episode_{name}"] = float(values.mean()) if len(values) else float("nan")
+        row |= {f"episode_{name}": number for name, number in zip(sums, ended_means, strict=True)}
         return rollout, observation, row
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
-        """Several passes of clipped policy improvement and value regression over the valid steps."""
-        config, network = self.config, self.network
+        """Improves policy and value; returns numbers to log."""
         started = time.monotonic()
-        advantages = generalised_advantages(
-            rollout.rewards,
-            rollout.values,
-            rollout.next_values,
-            rollout.terminated,
-            rollout.ended,
-            config.gamma,
-            config.gae_lambda,
-        )
-        valid = rollout.valid
-        observations, actions = rollout.observations[valid], rollout.actions[valid]
-        old_log_probs, advantages = rollout.log_probs[valid], advantages[valid]
-        targets = advantages + rollout.values[valid]
-        count = len(targets)
-        if count < 2 * config.minibatches:
-            return dict.fromkeys(("policy_loss", "value_loss", "kl", "clip_fraction"), float("nan"))
-        unexplained = (targets - rollout.values[valid]).var() / targets.var().clamp(min=1e-8)
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        row = improve(self.network, self.optimizer, rollout, self.config, self.generator)
+        return row | {"update_seconds": time.monotonic() - started}
 
-        network.track_returns(targets)
-        return_std = float(network.return_std)
-        sums, batches, kl = torch.zeros(4), 0, 0.0
-        for _ in range(config.epochs):
-            order = torch.randperm(count, generator=self.generator, device=self.device)
-            for batch in order.tensor_split(config.minibatches):
-                mean, value = network(observations[batch])
-                log_ratio = network.log_prob(mean, actions[batch]) - old_log_probs[batch]
-                ratio = log_ratio.exp()
-                clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
-                policy_loss = -torch.minimum(ratio * advantages[batch], clipped * advantages[batch]).mean()
-                value_loss = ((value - targets[batch]) / return_std).square().mean()
-                loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * network.entropy()
-                self.optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-                self.optimizer.step()
-                with torch.no_grad():
-                    kl = float((ratio - 1 - log_ratio).mean())
-                    outside = ((ratio - 1).abs() > config.clip).float().mean()
-                    sums += torch.tensor([float(policy_loss), float(value_loss), kl, float(outside)])
-                batches += 1
-            if config.target_kl is not None and kl > config.target_kl:
-                break
-        policy_loss_mean, value_loss_mean, kl_mean, clip_fraction = (sums / batches).tolist()
-        return {
-            "policy_loss": policy_loss_mean,
-            "value_loss": value_loss_mean,
-            "kl": kl_mean,
-            "clip_fraction": clip_fraction,
-            "explained_variance": 1.0 - float(unexplained),
-            "action_std": float(network.log_std.detach().exp().mean()),
-            "update_seconds": time.monotonic() - started,
-        }
-
-    @torch.no_grad()
-    def evaluate(self, policy: Callable[[Tensor], Tensor] | None) -> dict[str, float]:
+    def evaluate(self, policy: Policy | None) -> dict[str, float]:
         """Mean return and metrics over fixed episodes, `evaluation_rounds` per world, each counted once.
 
         Args:
-            policy: Maps observations (N, d) to residuals u (N, k); None for the base arm, u = 0.
+            policy: Maps observations (N, d) to residuals u (N, k), on `config.device`; None for the base arm, u = 0.
         """
-        env, totals = self.evaluation_env, dict[str, list[Tensor]]()
-        for round_number in range(self.config.evaluation_rounds):
-            observation = env.reset(EVALUATION_SEED + round_number * env.num_envs)
-            running = torch.ones(env.num_envs, dtype=torch.bool)
-            returns = torch.zeros(env.num_envs)
-            while running.any():
-                action = torch.zeros(env.num_envs, env.action_size) if policy is None else policy(observation)
-                step = env.step(action)
-                returns += step.reward * running
-                ended = running & (step.terminated | step.truncated)
-                for name, values in {"return": returns, **step.metrics}.items():
-                    totals.setdefault(name, []).append(values[ended].double())
-                running &= ~ended
-                observation = step.observation
-        return {name: float(torch.cat(parts).mean()) for name, parts in totals.items()}
+        env = self.evaluation_env
 
-    def _evaluate_if_due(self) -> None:
+        def act(observation: Tensor) -> Tensor:
+            assert policy is not None
+            return policy(observation.to(self.device)).to(env.device)
+
+        return evaluate(env, None if policy is None else act, self.config.evaluation_rounds)
+
+    def _evaluate_if_due(self) -> bool:
         """Judges the policy on fixed episodes, keeps it if it is the best so far, and writes a checkpoint."""
-        if self.evaluations and self.evaluations[-1]["iteration"] == self.iteration:
-            return
+        due = self.iteration % self.config.evaluate_every == 0 or self._spent()
+        if not due or (self.evaluations and self.evaluations[-1]["iteration"] == self.iteration):
+            return False
         if not self.evaluations:
             base = composed = self.evaluate(None)  # At the start the residual is exactly zero: one arm is both.
         else:
@@ -258,6 +240,7 @@ class PPO:
         self.evaluations.append(row)
         self._complete = self._state()
         self._save(self._complete)
+        return True
 
     def _rank(self, row: dict[str, float]) -> tuple[float, ...]:
         return tuple(row[f"composed_{name}"] for name in self.score)
@@ -282,7 +265,6 @@ class PPO:
             "network": copy.deepcopy(self.network.state_dict()),
             "best_network": copy.deepcopy(self.best_network.state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "generator": self.generator.get_state(),
             "metrics": list(self.metrics),
             "evaluations": list(self.evaluations),
         }
@@ -295,13 +277,11 @@ class PPO:
             first_line = str(error).splitlines()[-1].strip()
             raise ValueError(f"the checkpoint in {self.out} belongs to another task or network: {first_line}") from None
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.metrics, self.evaluations = list(state["metrics"]), list(state["evaluations"])
 
     def _save(self, state: dict[str, Any]) -> None:
-        if self.out is None:
-            return
-        save_checkpoint(self.out / "checkpoint.pt", state)
-        write_csv(self.out / "metrics.csv", state["metrics"])
-        write_csv(self.out / "evaluations.csv", state["evaluations"])
+        if self.out is not None:
+            save_checkpoint(self.out / "checkpoint.pt", state)
+            write_csv(self.out / "metrics.csv", state["metrics"])
+            write_csv(self.out / "evaluations.csv", state["evaluations"])

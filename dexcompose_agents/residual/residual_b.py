@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from dexcompose_agents.composition import Nominal, Observation
+from dexcompose_agents.composition import Nominal
 from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
-from dexcompose_agents.residual.bounds import NORMALISED_PER_UNIT, Float32, bounded, residual_b_bound
+from dexcompose_agents.residual.bounds import bounded, normalised
 from dexcompose_agents.residual.config import ResidualBConfig
+from dexcompose_agents.residual.tensors import Observation, mask_tensors
 from dexcompose_envs import hand
 from dexcompose_envs.ownership import FingerMask
 
 
-def residual_b_features(obs: Observation, nominal: Nominal, mask: FingerMask, previous: Float32) -> Float32:
+def residual_b_features(obs: Observation, nominal: Nominal, mask: FingerMask, previous: Tensor) -> Tensor:
     """Features (N, d): B's task state, the composite context, a_B, its lead over the joints, m* and the last residual.
 
     Args:
@@ -26,12 +27,12 @@ def residual_b_features(obs: Observation, nominal: Nominal, mask: FingerMask, pr
         mask: Preserved fingers.
         previous: Previous residual (N, 28), m and rad.
     """
-    owned = mask.action_mask_b().astype(np.float32)
-    position = obs["task_b"][:, : hand.NUM_ACTIONS]
-    bits = np.repeat(mask.bits[None].astype(np.float32), len(position), axis=0)
     action = nominal.base_action
-    parts = [obs["task_b"], obs["context"], action * owned, (action - position) * owned, bits, previous]
-    return np.concatenate(parts, axis=1, dtype=np.float32)
+    fingers = mask_tensors(mask, action.device)
+    lead = action - obs["task_b"][:, : hand.NUM_ACTIONS]
+    bits = fingers.bits.expand(len(action), -1)
+    parts = [obs["task_b"], obs["context"], action * fingers.action_b, lead * fingers.action_b, bits, previous]
+    return torch.cat(parts, dim=1)
 
 
 def residual_b_size(task_b_size: int, context_size: int) -> int:
@@ -49,18 +50,19 @@ class ResidualBPolicy:
         pair: Such as "GraspBall-PushButton".
     """
 
-    def __init__(self, network: ActorCritic, *, bound: Sequence[float] | Float32, mask: FingerMask, pair: str) -> None:
-        self.bound, self.mask, self.pair = np.asarray(bound, np.float32), mask, pair
-        if self.bound.shape != (hand.NUM_ACTIONS,) or network.action_size != hand.NUM_ACTIONS:
-            got = f"a bound of shape {self.bound.shape} and {network.action_size} outputs"
-            raise ValueError(f"residual B has {got}; expected {hand.NUM_ACTIONS} of each")
+    def __init__(self, network: ActorCritic, *, bound: Sequence[float] | Tensor, mask: FingerMask, pair: str) -> None:
+        self.mask, self.pair = mask, pair
         self._policy = DeterministicPolicy(network)
+        self.bound = torch.as_tensor(bound, dtype=torch.float32, device=self.device)
+        if self.bound.shape != (hand.NUM_ACTIONS,) or network.action_size != hand.NUM_ACTIONS:
+            got = f"a bound of shape {tuple(self.bound.shape)} and {network.action_size} outputs"
+            raise ValueError(f"residual B has {got}; expected {hand.NUM_ACTIONS} of each")
         self._size = network.observation_size
-        self._previous = np.zeros((0, hand.NUM_ACTIONS), np.float32)
+        self._previous = torch.zeros(0, hand.NUM_ACTIONS, device=self.device)
 
     @classmethod
-    def load(cls, path: str | Path) -> ResidualBPolicy:
-        """Reads a residual B.
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> ResidualBPolicy:
+        """Reads a residual B to a device.
 
         Raises:
             ValueError: If the file holds another kind of policy.
@@ -70,20 +72,25 @@ class ResidualBPolicy:
         if manifest.get("kind") != "residual_b":
             raise ValueError(f"{path} holds a {manifest.get('kind', 'policy of unknown kind')}; expected a residual_b")
         mask = FingerMask.parse(manifest["mask"])
-        return cls(network, bound=manifest["bound"], mask=mask, pair=manifest["pair"])
+        return cls(network.to(device), bound=manifest["bound"], mask=mask, pair=manifest["pair"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._policy.device
 
     def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""
-        bound = [round(float(value), 6) for value in self.bound]
+        bound = [round(value, 6) for value in self.bound.tolist()]
         network.save(path, {"kind": "residual_b", "pair": self.pair, "mask": str(self.mask), "bound": bound, **facts})
 
-    def reset(self, num_envs: int, env_ids: np.ndarray) -> None:
-        """Starts episodes in some of N worlds."""
-        if len(self._previous) != num_envs:
-            self._previous = np.zeros((num_envs, hand.NUM_ACTIONS), np.float32)
-        self._previous[env_ids] = 0.0
+    def reset(self, started: Tensor) -> None:
+        """Starts episodes in some of N worlds, those where `started` (N,) is true."""
+        if len(self._previous) != len(started):
+            self._previous = torch.zeros(len(started), hand.NUM_ACTIONS, device=self.device)
+        self._previous = torch.where(started[:, None], 0.0, self._previous)
 
-    def act(self, obs: Observation, nominal: Nominal) -> Float32:
+    def act(self, obs: Observation, nominal: Nominal) -> Tensor:
         """da_B (N, 28) of Eq. 10 in normalised units, zero on A's dimensions and where pi_B does not act yet.
 
         Args:
@@ -97,22 +104,16 @@ class ResidualBPolicy:
         if features.shape[1] != self._size:
             got = features.shape[1]
             raise ValueError(f"residual B of {self.pair} reads {self._size} numbers; the observations give {got}")
-        action = self._policy(torch.from_numpy(features)).numpy()
-        residual = bounded(action, self.bound, residual_mask(self.mask, nominal))
-        self._previous[:] = residual
-        return normalised(residual)
+        self._previous = bounded(self._policy(features), self.bound, residual_mask(self.mask, nominal))
+        return normalised(self._previous)
 
 
-def residual_mask(mask: FingerMask, nominal: Nominal) -> Float32:
-    """M_B (N, 28), zero in worlds where pi_B does not act yet."""
-    return (nominal.interacting[:, None] & mask.action_mask_b()).astype(np.float32)
+def residual_mask(mask: FingerMask, nominal: Nominal) -> Tensor:
+    """M_B (N, 28), bool, false in worlds where pi_B does not act yet."""
+    return nominal.interacting[:, None] & mask_tensors(mask, nominal.interacting.device).action_b
 
 
-def normalised(residual: Float32) -> Float32:
-    """Residuals (N, 28) in m and rad as differences of normalised actions."""
-    return residual * NORMALISED_PER_UNIT.astype(np.float32)
-
-
-def bound_of(config: ResidualBConfig) -> Float32:
-    """beta_B (28,), m and rad."""
-    return residual_b_bound(config.bound_translation, config.bound_rotation, config.bound_fingers)
+def bound_of(config: ResidualBConfig) -> Tensor:
+    """beta_B (28,) of Eq. 10, m and rad: wrist position, wrist Euler angles, finger joints."""
+    translation, rotation, fingers = config.bound_translation, config.bound_rotation, config.bound_fingers
+    return torch.tensor([translation] * 3 + [rotation] * 3 + [fingers] * hand.NUM_FINGER_JOINTS)

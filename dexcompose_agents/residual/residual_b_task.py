@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dexcompose_agents.composition import Composer
-from dexcompose_agents.residual.bounds import Float32, bounded
+from dexcompose_agents.residual.bounds import bounded, normalised
 from dexcompose_agents.residual.config import ResidualBConfig
-from dexcompose_agents.residual.residual_b import (
-    bound_of,
-    normalised,
-    residual_b_features,
-    residual_b_size,
-    residual_mask,
-)
+from dexcompose_agents.residual.residual_b import bound_of, residual_b_features, residual_b_size, residual_mask
 from dexcompose_agents.residual.rollout import Step
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
+from dexcompose_agents.residual.tensors import Observation
+from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_envs import hand
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id
@@ -31,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def composite_reward(
-    progress: Float32, success: Float32, distance: Float32, residual: Float32, config: ResidualBConfig
-) -> Float32:
+    progress: Tensor, success: Tensor, distance: Tensor, residual: Tensor, config: ResidualBConfig
+) -> Tensor:
     """Eq. 14, `R_B = R_taskB - beta |p_obj - p_palm| - alpha |delta_B|^2`, (N,).
 
     `R_taskB` is the scaled progress of the interaction in this step plus a bonus when the composite succeeds.
@@ -45,7 +38,7 @@ def composite_reward(
         config: Weights.
     """
     task = config.progress_scale * progress + config.success_bonus * success
-    return task - config.beta * distance - config.alpha * np.square(residual).sum(axis=1)
+    return task - config.beta * distance - config.alpha * residual.square().sum(dim=1)
 
 
 class ResidualBTask:
@@ -57,11 +50,14 @@ class ResidualBTask:
     Args:
         pair: Such as "GraspBall-PushButton".
         mask: Preserved fingers m*.
-        base_policy: pi_B, frozen.
-        stabiliser: pi_res_A, frozen, or None.
+        base_policy: pi_B, frozen; best on the environment's device.
+        stabiliser: pi_res_A, frozen, on the environment's device, or None.
         config: Settings.
         held_split: Part of the held-state library that episodes start from.
         **env_options: Further options of the environment, such as `held_states`.
+
+    Raises:
+        ValueError: If the stabiliser is on another device than the environment.
     """
 
     def __init__(
@@ -76,77 +72,72 @@ class ResidualBTask:
         **env_options: Any,
     ) -> None:
         self.config, self.mask, self.num_envs = config, mask, config.ppo.num_envs
-        self.env = gym.make_vec(
-            env_id(pair), num_envs=self.num_envs, held_split=held_split, num_threads=config.num_threads, **env_options
-        )
-        core: Any = self.env.unwrapped
-        layout = core.layout
+        self.worlds = TensorWorlds.make(env_id(pair), self.num_envs, config, held_split=held_split, **env_options)
+        self.device = device = self.worlds.device
+        if stabiliser is not None and stabiliser.device != device:
+            raise ValueError(f"the stabiliser is on {stabiliser.device}; expected {device}, where the environment is")
+        layout = self.worlds.layout
         sizes = {key: max(columns.stop for columns in terms.values()) for key, terms in layout.items()}
         self.observation_size = residual_b_size(sizes["task_b"], sizes["context"])
         self.action_size = hand.NUM_ACTIONS
-        self.bound = bound_of(config)
-        self.composer = Composer(mask, base_policy, stabiliser, core.interaction_start, layout)
-        self._previous = np.zeros((self.num_envs, hand.NUM_ACTIONS), np.float32)
-        self._noise_seeds = np.zeros(self.num_envs, np.int64)
+        self.bound = bound_of(config).to(device)
+        start = self.worlds.env.unwrapped.interaction_start
+        self.composer = Composer(mask, base_policy, stabiliser, start, layout, device=device)
+        self._every_world = torch.ones(self.num_envs, dtype=torch.bool, device=device)
+        self._previous = torch.zeros(self.num_envs, hand.NUM_ACTIONS, device=device)
+        self._noise_seeds = torch.zeros(self.num_envs, dtype=torch.long, device=device)
 
     def reset(self, seed: int) -> Tensor:
         """New episodes in all worlds; features (N, d)."""
-        obs, _ = self.env.reset(seed=seed)
-        self._noise_seeds = seed + np.arange(self.num_envs)
-        self._begin(obs, np.arange(self.num_envs))
+        obs = self.worlds.reset(seed)
+        self._noise_seeds = seed + torch.arange(self.num_envs, device=self.device)
+        self._begin(obs, self._every_world)
         return self._look(obs)
 
     def step(self, action: Tensor) -> Step:
         """Executes residuals u (N, 28)."""
         nominal, config = self._nominal, self.config
-        residual = bounded(action.numpy(), self.bound, residual_mask(self.mask, nominal))
-        command = self.composer.compose(self._obs, nominal, normalised(residual))
-        obs, _, terminated, truncated, info = self.env.step(command)
+        residual = bounded(action, self.bound, residual_mask(self.mask, nominal))
+        moved = self.worlds.step(self.composer.compose(self._obs, nominal, normalised(residual)))
 
-        ended = terminated | truncated
-        facts = info.get("final_info", info)
-        unstable = facts["unstable"].astype(bool)
-        success = facts["success"].astype(np.float32)
-        lost = terminated & ~facts["task_a_held"].astype(bool) & ~unstable
-        distance = -facts["reward_terms/retention"].astype(np.float32)
-        progress = facts["reward_terms/progress"].astype(np.float32)
-        reward = composite_reward(progress, success, distance, residual, config) - config.drop_penalty * lost
+        unstable, held = moved.flag("unstable"), moved.flag("task_a_held")
+        success, distance = moved.number("success"), -moved.number("reward_terms/retention")
+        lost = moved.terminated & ~held & ~unstable
+        reward = composite_reward(moved.number("reward_terms/progress"), success, distance, residual, config)
 
         self._previous = residual
         final = None
-        if ended.any():
+        if moved.final_obs is not moved.obs:
             # The base policy must not move on for a look at a final observation: a_B stays what it was.
-            final = torch.from_numpy(residual_b_features(info["final_obs"], nominal, self.mask, self._previous))
-            worlds = np.flatnonzero(ended)
-            self._noise_seeds[worlds] += self.num_envs
-            self._begin(obs, worlds)
-        features = self._look(obs)
-        if final is not None:
-            final = torch.where(torch.from_numpy(ended)[:, None], final, features)
+            final = residual_b_features(moved.final_obs, nominal, self.mask, self._previous)
+            ended = moved.terminated | moved.truncated
+            self._noise_seeds = torch.where(ended, self._noise_seeds + self.num_envs, self._noise_seeds)
+            self._begin(moved.obs, ended)
+        features = self._look(moved.obs)
         return Step(
             observation=features,
-            reward=torch.from_numpy(reward.astype(np.float32)),
-            terminated=torch.from_numpy(terminated.copy()),
-            truncated=torch.from_numpy(truncated.copy()),
-            final_observation=features if final is None else final,
-            valid=torch.from_numpy(nominal.interacting & ~unstable),
+            reward=reward - config.drop_penalty * lost,
+            terminated=moved.terminated,
+            truncated=moved.truncated,
+            final_observation=features if final is None else torch.where(ended[:, None], final, features),
+            valid=nominal.interacting & ~unstable,
             metrics={
-                "success": torch.from_numpy(success),
-                "held": torch.from_numpy(facts["task_a_held"].astype(np.float32)),
-                "done": torch.from_numpy(facts["task_b_done"].astype(np.float32)),
-                "steps": torch.from_numpy(facts["elapsed_steps"].astype(np.float32)),
+                "success": success,
+                "held": held,
+                "done": moved.flag("task_b_done"),
+                "steps": moved.number("elapsed_steps"),
             },
         )
 
     def close(self) -> None:
         """Closes the environment."""
-        self.env.close()
+        self.worlds.close()
 
-    def _begin(self, obs: dict[str, NDArray[np.float32]], worlds: NDArray[np.int64]) -> None:
-        self._previous[worlds] = 0.0
-        self.composer.reset(obs, worlds, self._noise_seeds[worlds])
+    def _begin(self, obs: Observation, started: Tensor) -> None:
+        self._previous = torch.where(started[:, None], 0.0, self._previous)
+        self.composer.reset(obs, started, self._noise_seeds)
 
-    def _look(self, obs: dict[str, NDArray[np.float32]]) -> Tensor:
+    def _look(self, obs: Observation) -> Tensor:
         """Asks pi_B what it would do next and forms the features."""
         self._obs, self._nominal = obs, self.composer.nominal(obs)
-        return torch.from_numpy(residual_b_features(obs, self._nominal, self.mask, self._previous))
+        return residual_b_features(obs, self._nominal, self.mask, self._previous)

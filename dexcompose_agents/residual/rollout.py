@@ -22,7 +22,8 @@ class Step(NamedTuple):
     truncated: Tensor
     """(N,) bool: the episode was cut off (time limit); it would have gone on."""
     final_observation: Tensor
-    """(N, d) float32: the last observation of an ended episode; equal to `observation` elsewhere."""
+    """(N, d) float32: the last observation of an ended episode; equal to `observation` elsewhere, and the same object
+    if it is known that no episode ended."""
     valid: Tensor
     """(N,) bool: whether the action had any effect, hence whether the step is learned from."""
     metrics: Mapping[str, Tensor]
@@ -31,11 +32,15 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class RolloutEnv(Protocol):
-    """N worlds of a task that takes unbounded residuals u; the task itself bounds them as `bound * tanh(u)`."""
+    """N worlds of a task that takes unbounded residuals u; the task itself bounds them as `bound * tanh(u)`.
+
+    All tensors that it takes and gives are on `device`.
+    """
 
     num_envs: int
     observation_size: int
     action_size: int
+    device: torch.device
 
     def reset(self, seed: int) -> Tensor:
         """Starts new episodes in all worlds, all randomness drawn from the seed; returns observations (N, d)."""

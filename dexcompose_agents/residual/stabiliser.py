@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
-from dexcompose_agents.residual.bounds import Float32, bounded
+from dexcompose_agents.residual.bounds import bounded
+from dexcompose_agents.residual.tensors import Layout, Observation, mask_tensors
 from dexcompose_envs import hand
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask
-
-Observation = Mapping[str, NDArray[np.float32]]
-Layout = Mapping[str, Mapping[str, slice]]
 
 FEATURES: dict[str, int] = {
     "joint_position": 22,
@@ -57,32 +54,42 @@ class StabiliserObserver:
     Args:
         layout: `env.unwrapped.layout`: where each term lies in `task_a` and `context`.
         num_envs: Number of worlds N.
+        device: Where the observations are.
     """
 
-    def __init__(self, layout: Layout, num_envs: int) -> None:
+    def __init__(self, layout: Layout, num_envs: int, device: str | torch.device = "cpu") -> None:
         context = layout["context"]
         needed = {"reference", "torque", "joint_velocity", "finger_contact", "fingertip_distance", *_OBJECT_TERMS}
         missing = sorted(needed - set(context))
         if missing:
             raise ValueError(f"the task's context lacks {', '.join(missing)}; expected a task with a held object")
         self._context = context
-        self.joint_mask = np.zeros((num_envs, hand.NUM_FINGER_JOINTS), np.float32)
-        self.mask_bits = np.zeros((num_envs, len(hand.FINGERS)), np.float32)
-        self.previous_residual = np.zeros((num_envs, hand.NUM_FINGER_JOINTS), np.float32)
-        self._start_distance = np.zeros((num_envs, len(hand.FINGERS)), np.float32)
+        self.num_envs = num_envs
+        self.joint_mask = torch.zeros(num_envs, hand.NUM_FINGER_JOINTS, device=device)
+        self.mask_bits = torch.zeros(num_envs, len(hand.FINGERS), device=device)
+        self.previous_residual = torch.zeros(num_envs, hand.NUM_FINGER_JOINTS, device=device)
+        self._start_distance = torch.zeros(num_envs, len(hand.FINGERS), device=device)
 
-    def begin(self, obs: Observation, env_ids: NDArray[np.int64], masks: Sequence[FingerMask]) -> None:
-        """Starts episodes in the worlds `env_ids`, one mask for each; `obs` are those of all N worlds."""
-        self.joint_mask[env_ids] = [mask.joint_mask() for mask in masks]
-        self.mask_bits[env_ids] = [mask.bits for mask in masks]
-        self.previous_residual[env_ids] = 0.0
-        self._start_distance[env_ids] = self._term(obs, "fingertip_distance")[env_ids]
+    def begin(self, obs: Observation, started: Tensor, joint_mask: Tensor, mask_bits: Tensor) -> None:
+        """Starts episodes in some worlds.
 
-    def reference(self, obs: Observation) -> Float32:
+        Args:
+            obs: Observations of all N worlds.
+            started: Which worlds start, (N,) bool.
+            joint_mask: mbar of their episodes, (N, 22) or (22,), float32.
+            mask_bits: m of their episodes, (N, 5) or (5,), float32.
+        """
+        rows = started[:, None]
+        self.joint_mask = torch.where(rows, joint_mask, self.joint_mask)
+        self.mask_bits = torch.where(rows, mask_bits, self.mask_bits)
+        self.previous_residual = torch.where(rows, 0.0, self.previous_residual)
+        self._start_distance = torch.where(rows, self._term(obs, "fingertip_distance"), self._start_distance)
+
+    def reference(self, obs: Observation) -> Tensor:
         """q_ref (N, 22), normalised."""
         return self._term(obs, "reference")
 
-    def features(self, obs: Observation, base_action: Float32, phase: Float32 | None = None) -> Float32:
+    def features(self, obs: Observation, base_action: Tensor, phase: Tensor | None = None) -> Tensor:
         """Features (N, `FEATURE_SIZE`) in the order of `FEATURES`.
 
         Args:
@@ -96,7 +103,7 @@ class StabiliserObserver:
         position = obs["task_a"][:, : hand.NUM_ACTIONS]
         velocity = self._term(obs, "joint_velocity")
         reference = self.reference(obs)
-        contact = self._term(obs, "finger_contact") > FORCE_SCALE * CONTACT_FORCE
+        contact = (self._term(obs, "finger_contact") > FORCE_SCALE * CONTACT_FORCE).float()
         parts = [
             (position[:, fingers] - reference) * preserved,
             velocity[:, fingers] * preserved,
@@ -112,9 +119,9 @@ class StabiliserObserver:
             self._term(obs, "phase") if phase is None else phase,
             self.mask_bits,
         ]
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        return torch.cat(parts, dim=1)
 
-    def _term(self, obs: Observation, name: str) -> Float32:
+    def _term(self, obs: Observation, name: str) -> Tensor:
         return obs["context"][:, self._context[name]]
 
 
@@ -138,8 +145,8 @@ class StabiliserPolicy:
         self._observer: StabiliserObserver | None = None
 
     @classmethod
-    def load(cls, path: str | Path) -> StabiliserPolicy:
-        """Reads a stabiliser.
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> StabiliserPolicy:
+        """Reads a stabiliser to a device.
 
         Raises:
             ValueError: If the file holds another kind of policy.
@@ -149,37 +156,42 @@ class StabiliserPolicy:
         if manifest.get("kind") != "stabiliser":
             raise ValueError(f"{path} holds a {manifest.get('kind', 'policy of unknown kind')}; expected a stabiliser")
         masks = [FingerMask.parse(text) for text in manifest["masks"]]
-        return cls(network, bound=manifest["bound"], masks=masks, skill=manifest["skill"])
+        return cls(network.to(device), bound=manifest["bound"], masks=masks, skill=manifest["skill"])
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._policy.device
 
     def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""
         masks = [str(mask) for mask in self.masks]
         network.save(path, {"kind": "stabiliser", "skill": self.skill, "masks": masks, "bound": self.bound, **facts})
 
-    def reset(self, obs: Observation, layout: Layout, env_ids: NDArray[np.int64], mask: FingerMask) -> None:
+    def reset(self, obs: Observation, layout: Layout, started: Tensor, mask: FingerMask) -> None:
         """Starts episodes in some worlds; the first call fixes the number of worlds N.
 
         Args:
             obs: Observations of all N worlds.
             layout: `env.unwrapped.layout`.
-            env_ids: Worlds that start, (K,).
+            started: Which worlds start, (N,) bool.
             mask: Preserved fingers.
         """
-        num_envs = len(obs["context"])
-        if self._observer is None or len(self._observer.joint_mask) != num_envs:
-            self._observer = StabiliserObserver(layout, num_envs)
-        self._observer.begin(obs, env_ids, [mask] * len(env_ids))
+        if self._observer is None or self._observer.num_envs != len(started):
+            self._observer = StabiliserObserver(layout, len(started), self.device)
+        preserved = mask_tensors(mask, self.device)
+        self._observer.begin(obs, started, preserved.joints, preserved.bits)
 
-    def act(self, obs: Observation, base_action: Float32) -> Float32:
+    def act(self, obs: Observation, base_action: Tensor) -> Tensor:
         """dq_A (N, 22) of Eq. 7, rad, zero on released fingers, within the bound.
 
         Args:
             obs: Observations of all N worlds.
             base_action: What wrist and released fingers are about to do, (N, 28), normalised targets.
         """
-        if self._observer is None:
+        observer = self._observer
+        if observer is None:
             raise RuntimeError("act() was called before reset()")
-        features = torch.from_numpy(self._observer.features(obs, base_action))
-        residual = bounded(self._policy(features).numpy(), self.bound, self._observer.joint_mask)
-        self._observer.previous_residual[:] = residual
-        return residual
+        action = self._policy(observer.features(obs, base_action))
+        observer.previous_residual = bounded(action, self.bound, observer.joint_mask)
+        return observer.previous_residual

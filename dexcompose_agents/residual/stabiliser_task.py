@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dexcompose_agents.residual.bounds import Float32, bounded, preservation_command
+from dexcompose_agents.residual.bounds import bounded, preservation_command
 from dexcompose_agents.residual.config import StabiliserConfig
-from dexcompose_agents.residual.disturbances import draw_disturbance
+from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
 from dexcompose_agents.residual.rollout import Step
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserObserver
-from dexcompose_agents.residual.transition import INTERACT
+from dexcompose_agents.residual.tensors import Observation, mask_tensors
+from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_envs import hand
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id
 
 
-def retention_reward(distance: Float32, residual: Float32, alpha: float) -> Float32:
+def retention_reward(distance: Tensor, residual: Tensor, alpha: float) -> Tensor:
     """Eq. 13, `R_A = -|p_obj - p_palm| - alpha |Delta_A|^2`, (N,).
 
     Args:
@@ -29,7 +27,7 @@ def retention_reward(distance: Float32, residual: Float32, alpha: float) -> Floa
         residual: dq_A (N, 22), rad.
         alpha: Weight of the squared residual.
     """
-    return -distance - np.float32(alpha) * np.square(residual).sum(axis=1)
+    return -distance - alpha * residual.square().sum(dim=1)
 
 
 class StabiliserTask:
@@ -38,6 +36,9 @@ class StabiliserTask:
     The action u (N, 22) moves the targets of the preserved fingers: `q_A = q_ref + mbar * beta_A * tanh(u)`. An
     episode ends when the object is lost, or is cut off after `episode_steps`. With u = 0 this is the base arm: the
     reference hold under the same disturbance.
+
+    The e-th episode of world i after `reset(seed)` picks its disturbance and mask by a hash of (seed + i, e), so the
+    host has nothing to draw while episodes run.
 
     Args:
         skill: Retention skill, such as "GraspBall".
@@ -56,114 +57,98 @@ class StabiliserTask:
         held_split: str = "train",
         **env_options: Any,
     ) -> None:
-        self.num_envs = num_envs or config.ppo.num_envs
+        self.num_envs = n = num_envs or config.ppo.num_envs
         self.observation_size, self.action_size = FEATURE_SIZE, hand.NUM_FINGER_JOINTS
         self.config = config
-        self.masks = [FingerMask.parse(text) for text in config.masks]
-        self.env = gym.make_vec(
+        self.worlds = TensorWorlds.make(
             env_id(skill),
-            num_envs=self.num_envs,
+            n,
+            config,
             start="held",
             held_split=held_split,
             terminate_on_success=False,
             max_episode_steps=config.episode_steps,
             base_shake=config.base_shake,
-            num_threads=config.num_threads,
             **env_options,
         )
-        layout = self.env.unwrapped.layout  # type: ignore[attr-defined]
-        self._observer = StabiliserObserver(layout, self.num_envs)
-        self._columns = layout["context"]
-        worlds, steps = self.num_envs, config.episode_steps + 1
-        self._wrist = np.zeros((worlds, steps, hand.NUM_WRIST), np.float32)
-        self._fingers = np.zeros((worlds, steps, hand.NUM_FINGER_JOINTS), np.float32)
-        self._phase = np.zeros((worlds, steps), np.int64)
-        self._time = np.zeros(worlds, np.int64)
-        self._distance_sum = np.zeros(worlds, np.float32)
-        self._rngs: list[np.random.Generator] = []
-        self._base = np.zeros((worlds, hand.NUM_ACTIONS), np.float32)
-        self._reference = np.zeros((worlds, hand.NUM_FINGER_JOINTS), np.float32)
+        self.device = device = self.worlds.device
+        self._context = self.worlds.layout["context"]
+        self._observer = StabiliserObserver(self.worlds.layout, n, device)
+        self._bank = DisturbanceBank(
+            config.disturbance, config.disturbance_bank, config.episode_steps + 1, config.ppo.seed, device
+        )
+        masks = [mask_tensors(FingerMask.parse(text), device) for text in config.masks]
+        self._joint_masks = torch.stack([mask.joints for mask in masks])
+        self._mask_bits = torch.stack([mask.bits for mask in masks])
+        self._every_world = torch.ones(n, dtype=torch.bool, device=device)
+        self._world_seed, self._episode, self._pick, self._time = torch.zeros(4, n, dtype=torch.long, device=device)
+        self._distance_sum = torch.zeros(n, device=device)
+        self._hold = torch.zeros(n, hand.NUM_ACTIONS, device=device)
+        self._base, self._phase = self._bank.command(self._pick, self._time, self._hold)
 
     def reset(self, seed: int) -> Tensor:
         """New episodes in all worlds; features (N, d)."""
-        self._rngs = [np.random.default_rng([seed + world, 1]) for world in range(self.num_envs)]
-        obs, _ = self.env.reset(seed=seed)
-        self._begin(obs, np.arange(self.num_envs))
+        self._world_seed = seed + torch.arange(self.num_envs, device=self.device)
+        self._episode = torch.full_like(self._world_seed, -1)
+        obs = self.worlds.reset(seed)
+        self._begin(obs, self._every_world)
         return self._features(obs)
 
     def step(self, action: Tensor) -> Step:
         """Executes residuals u (N, 22)."""
         observer, config = self._observer, self.config
-        residual = bounded(action.numpy(), config.bound, observer.joint_mask)
-        command = self._base.copy()
-        kept = preservation_command(self._reference, residual, observer.joint_mask)
-        fingers = command[:, hand.NUM_WRIST :]
-        command[:, hand.NUM_WRIST :] = np.where(observer.joint_mask > 0, kept, fingers)
-        obs, _, terminated, truncated, info = self.env.step(np.clip(command, -1.0, 1.0))
+        residual = bounded(action, config.bound, observer.joint_mask)
+        moved = self.worlds.step(self._command(residual))
 
-        ended = terminated | truncated
-        facts = info.get("final_info", info)
-        unstable = facts["unstable"].astype(bool)
-        distance = -facts["reward_terms/retention"].astype(np.float32)
-        lost = terminated & ~unstable
-        self._time += 1
-        self._distance_sum += distance
-        metrics = {
-            "held": torch.from_numpy(~lost & ~unstable),
-            "distance": torch.from_numpy(self._distance_sum / self._time),
-            "steps": torch.from_numpy(self._time.copy()),
-        }
+        unstable = moved.flag("unstable")
+        distance = -moved.number("reward_terms/retention")
+        lost = moved.terminated & ~unstable
+        self._time = self._time + 1
+        self._distance_sum = self._distance_sum + distance
+        metrics = {"held": ~lost & ~unstable, "distance": self._distance_sum / self._time, "steps": self._time}
         reward = config.reward_scale * retention_reward(distance, residual, config.alpha) - config.drop_penalty * lost
 
-        observer.previous_residual[:] = residual
-        self._base = self._base_action()
-        final = self._features(info["final_obs"]) if ended.any() else None
+        observer.previous_residual = residual
+        self._base, self._phase = self._bank.command(self._pick, self._time, self._hold)
+        final = None if moved.final_obs is moved.obs else self._features(moved.final_obs)
         if final is not None:
-            self._begin(obs, np.flatnonzero(ended))
-        features = self._features(obs)
+            self._begin(moved.obs, moved.terminated | moved.truncated)
+        features = self._features(moved.obs)
         return Step(
             observation=features,
-            reward=torch.from_numpy(reward.astype(np.float32)),
-            terminated=torch.from_numpy(terminated.copy()),
-            truncated=torch.from_numpy(truncated.copy()),
+            reward=reward,
+            terminated=moved.terminated,
+            truncated=moved.truncated,
             final_observation=features if final is None else final,
-            valid=torch.from_numpy(~unstable),
+            valid=~unstable,
             metrics=metrics,
         )
 
     def close(self) -> None:
         """Closes the environment."""
-        self.env.close()
+        self.worlds.close()
 
-    def _begin(self, obs: dict[str, NDArray[np.float32]], worlds: NDArray[np.int64]) -> None:
-        """Draws mask and disturbance of new episodes."""
-        masks = []
-        hold = obs["context"][:, self._columns["previous_action"]].copy()
-        reference = obs["context"][:, self._columns["reference"]].copy()
-        hold[:, hand.NUM_WRIST :] = reference
-        hold_targets = hand.denormalize(hold)
-        for world in worlds:
-            rng = self._rngs[world]
-            masks.append(self.masks[int(rng.integers(len(self.masks)))])
-            drawn = draw_disturbance(
-                rng, hold_targets[world, hand.NUM_WRIST :], self._wrist.shape[1], self.config.disturbance
-            )
-            targets = np.concatenate([hold_targets[world, : hand.NUM_WRIST] + drawn.wrist, drawn.fingers], axis=1)
-            normalised = np.clip(hand.normalize(targets), -1.0, 1.0)
-            self._wrist[world] = normalised[:, : hand.NUM_WRIST]
-            self._fingers[world] = normalised[:, hand.NUM_WRIST :]
-            self._phase[world] = drawn.phase
-        self._time[worlds] = 0
-        self._distance_sum[worlds] = 0.0
-        self._reference[worlds] = reference[worlds]
-        self._observer.begin(obs, worlds, masks)
-        self._base = self._base_action()
+    def _command(self, residual: Tensor) -> Tensor:
+        """Targets (N, 28): wrist and released fingers as the disturbance says, preserved fingers by Eq. 8."""
+        preserved = self._observer.joint_mask
+        wrist, released = self._base.split((hand.NUM_WRIST, hand.NUM_FINGER_JOINTS), dim=1)
+        kept = preservation_command(self._hold[:, hand.NUM_WRIST :], residual, preserved)
+        return torch.cat([wrist, torch.where(preserved > 0, kept, released)], dim=1).clamp(-1.0, 1.0)
 
-    def _base_action(self) -> Float32:
-        """The disturbance's targets for the next control step, (N, 28)."""
-        worlds = np.arange(self.num_envs)
-        return np.concatenate([self._wrist[worlds, self._time], self._fingers[worlds, self._time]], axis=1)
+    def _begin(self, obs: Observation, started: Tensor) -> None:
+        """Picks disturbance and mask of new episodes in the worlds where `started` (N,) is true."""
+        self._episode = self._episode + started
+        drawn = episode_hash(self._world_seed, self._episode)
+        self._pick = drawn % self._bank.count
+        which = drawn // self._bank.count % len(self._joint_masks)
+        context = obs["context"]
+        wrist = context[:, self._context["previous_action"]][:, : hand.NUM_WRIST]
+        hold = torch.cat([wrist, context[:, self._context["reference"]]], dim=1)
+        self._hold = torch.where(started[:, None], hold, self._hold)
+        self._time = torch.where(started, 0, self._time)
+        self._distance_sum = torch.where(started, 0.0, self._distance_sum)
+        self._observer.begin(obs, started, self._joint_masks[which], self._mask_bits[which])
+        self._base, self._phase = self._bank.command(self._pick, self._time, self._hold)
 
-    def _features(self, obs: dict[str, NDArray[np.float32]]) -> Tensor:
-        phase = np.eye(INTERACT + 1, dtype=np.float32)[self._phase[np.arange(self.num_envs), self._time]]
-        return torch.from_numpy(self._observer.features(obs, self._base, phase))
+    def _features(self, obs: Observation) -> Tensor:
+        return self._observer.features(obs, self._base, self._phase)

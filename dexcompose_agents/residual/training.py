@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
 from dexcompose_agents.residual.ppo import PPO, ProgressCallback
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
@@ -29,6 +31,7 @@ def train_stabiliser(
     out: str | Path,
     *,
     progress: ProgressCallback | None = None,
+    max_minutes: float | None = None,
     **env_options: Any,
 ) -> StabiliserPolicy:
     """Trains stabiliser A of a retention skill; resumes if `out` holds a checkpoint.
@@ -38,16 +41,20 @@ def train_stabiliser(
         config: Settings.
         out: Folder for `stabiliser.safetensors`, checkpoint and logs.
         progress: Called after each iteration with its metrics.
+        max_minutes: Wall time of this call, see `PPO.train`; None for no limit.
         **env_options: Options of the environment, such as `held_states`.
 
     Returns:
-        The best policy of all evaluations, as written to the file.
+        The best policy of all evaluations, as written to the file, on the CPU.
+
+    Raises:
+        TrainingPaused: After `max_minutes`; the same call goes on from there.
     """
     out = Path(out)
     task = StabiliserTask(skill, config, **env_options)
     try:
         ppo = PPO(task, config.ppo, out=out, score=STABILISER_SCORE, progress=progress)
-        network = ppo.train()
+        network = ppo.train(max_minutes)
     finally:
         task.close()
     masks = [FingerMask.parse(text) for text in config.masks]
@@ -66,6 +73,7 @@ def train_residual_b(
     out: str | Path,
     *,
     progress: ProgressCallback | None = None,
+    max_minutes: float | None = None,
     **env_options: Any,
 ) -> ResidualBPolicy:
     """Trains residual B of a pair on top of frozen pi_B and stabiliser A; resumes if `out` holds a checkpoint.
@@ -73,21 +81,25 @@ def train_residual_b(
     Args:
         pair: Such as "GraspBall-PushButton".
         mask: Preserved fingers m*.
-        base_policy: pi_B.
-        stabiliser: pi_res_A, or None.
+        base_policy: pi_B; best on `config.env_device`.
+        stabiliser: pi_res_A on `config.env_device`, or None.
         config: Settings.
         out: Folder for `residual_b.safetensors`, checkpoint and logs.
         progress: Called after each iteration with its metrics.
+        max_minutes: Wall time of this call, see `PPO.train`; None for no limit.
         **env_options: Options of the environment, such as `held_states`.
 
     Returns:
-        The best policy of all evaluations, as written to the file.
+        The best policy of all evaluations, as written to the file, on the CPU.
+
+    Raises:
+        TrainingPaused: After `max_minutes`; the same call goes on from there.
     """
     out = Path(out)
     task = ResidualBTask(pair, mask, base_policy, stabiliser, config, **env_options)
     try:
         ppo = PPO(task, config.ppo, out=out, score=RESIDUAL_B_SCORE, progress=progress)
-        network = ppo.train()
+        network = ppo.train(max_minutes)
     finally:
         task.close()
     path = out / "residual_b.safetensors"
@@ -101,6 +113,8 @@ def _facts(config: StabiliserConfig | ResidualBConfig, ppo: PPO, model_hash: str
     best = max(ppo.evaluations, key=lambda row: tuple(row[f"composed_{name}"] for name in ppo.score))
     return {
         "config": asdict(config),
+        "backend": config.backend,
+        "device": torch.cuda.get_device_name(ppo.device) if ppo.device.type == "cuda" else ppo.device.type,
         "env_version": __version__,
         "model_hash": model_hash,
         "iterations": ppo.iteration,

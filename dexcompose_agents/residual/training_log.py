@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint; nothing but plain data is accepted.
+    """Reads a checkpoint, whatever device its tensors were on, to the CPU; nothing but plain data is accepted.
 
     Raises:
         ValueError: If the file is truncated, corrupt or no checkpoint.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
-from dexcompose_agents.residual.bounds import Float32
 from dexcompose_envs import hand
 from dexcompose_envs.demonstrations.trajectories import minimum_jerk
 from dexcompose_envs.phases import HOLD_STEPS, TRANSITION_STEPS
@@ -26,33 +27,50 @@ class PhasePlanner:
         start: B's start pose, normalised targets (28,) or (N, 28).
         hold_steps: Length of *hold*.
         transition_steps: Length of *transition*.
+        device: Where steps and actions are.
     """
 
     def __init__(
-        self, start: ArrayLike, *, hold_steps: int = HOLD_STEPS, transition_steps: int = TRANSITION_STEPS
+        self,
+        start: ArrayLike,
+        *,
+        hold_steps: int = HOLD_STEPS,
+        transition_steps: int = TRANSITION_STEPS,
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.start: Float32 = np.asarray(start, np.float32)
+        self.start = torch.as_tensor(start, dtype=torch.float32, device=device)
         if self.start.shape[-1:] != (hand.NUM_ACTIONS,):
-            raise ValueError(f"B's start pose has shape {self.start.shape}; expected (..., {hand.NUM_ACTIONS})")
+            raise ValueError(f"B's start pose has shape {tuple(self.start.shape)}; expected (..., {hand.NUM_ACTIONS})")
         self.hold_steps, self.transition_steps = hold_steps, transition_steps
+        self._share = torch.tensor(self._shares(), dtype=torch.float32, device=device)
 
-    def phase(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
+    @property
+    def interact_from(self) -> int:
+        """First control step of *interact*."""
+        return self.hold_steps + self.transition_steps
+
+    def _shares(self) -> np.ndarray:
+        """Share of the way that is travelled at the end of each step, (steps + 1, 28); the last row is 1."""
+        steps = np.arange(self.interact_from + 1)[:, None]
+        travelled = (steps + 1.0 - self.hold_steps) / self.transition_steps
+        share = np.repeat(minimum_jerk(travelled), hand.NUM_ACTIONS, axis=1)
+        share[:, hand.NUM_WRIST :] = minimum_jerk(travelled / RELEASE_FRACTION)
+        return share
+
+    def phase(self, step: Tensor) -> Tensor:
         """Phase (N,) of each world: `HOLD`, `TRANSITION` or `INTERACT`.
 
         Args:
             step: Control steps executed since the episode's start, (N,).
         """
-        return (step >= self.hold_steps).astype(np.int64) + (step >= self.hold_steps + self.transition_steps)
+        return (step >= self.hold_steps).long() + (step >= self.interact_from)
 
-    def plan(self, step: NDArray[np.int64], hold_action: Float32) -> Float32:
+    def plan(self, step: Tensor, hold_action: Tensor) -> Tensor:
         """Nominal targets (N, 28), normalised, for the next control step.
 
         Args:
             step: Control steps executed since the episode's start, (N,).
             hold_action: The action that holds the object at the episode's start, (N, 28).
         """
-        travelled = (step[:, None] + 1.0 - self.hold_steps) / self.transition_steps
-        share = np.repeat(minimum_jerk(travelled), hand.NUM_ACTIONS, axis=1)
-        share[:, hand.NUM_WRIST :] = minimum_jerk(travelled / RELEASE_FRACTION)
-        share32 = share.astype(np.float32)
-        return (np.float32(1.0) - share32) * hold_action + share32 * self.start
+        share = self._share[step.clamp(max=self.interact_from)]
+        return (1.0 - share) * hold_action + share * self.start

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from dexcompose_envs.arrays import Arrays
 from dexcompose_envs.observations import Array
+
+
+class BackendError(RuntimeError):
+    """A physics back end that can't be used on this machine; the message says what is missing."""
+
+
+class ContactOverflowError(BackendError):
+    """An engine dropped contacts because its buffers were full: nothing computed since can be trusted."""
 
 
 class Engine(Protocol):
     """Steps N worlds of one scene.
 
     Sensor data belong to the last physics step of a control step, that is, to the state one physics step (5 ms) before
-    the state reached; right after `set_state` and `reset` they belong to the state itself. All engines agree on this.
+    the state reached; right after `write` and `set_state` they belong to the state itself. All engines agree on this.
 
     Attributes:
         num_worlds: N.
         state_size: Numbers of one world's full state.
-        sensordata: Latest sensor data (N, nsensordata), float64.
+        sensordata: Latest sensor data (N, nsensordata).
+        arrays: Library and device of everything that goes in and out.
     """
 
     num_worlds: int
     state_size: int
     sensordata: Array
+    arrays: Arrays
 
     def step(self, targets: Array) -> Array:
         """Advances all worlds by one control step.
@@ -30,11 +42,22 @@ class Engine(Protocol):
             targets: Position targets (N, 28), m and rad.
 
         Returns:
-            Mask (N,), True where the world's simulation diverged. Such worlds hold no usable state until reset.
+            Mask (N,), True where the world's simulation diverged. Such worlds hold no usable state until written to.
         """
 
-    def reset(self, worlds: Array, qpos: Array, qvel: Array, targets: Array, fixture_pose: Array | None) -> None:
-        """Puts worlds (indices (M,)) into states: qpos (M, nq), qvel (M, nv), targets (M, 28), fixture pose (M, 7)."""
+    def write(self, worlds: Array, parts: Mapping[str, Array]) -> None:
+        """Puts worlds, a mask (N,), into states.
+
+        Args:
+            worlds: The worlds.
+            parts: `first_states.PHYSICS_PARTS`, each with N rows, of which those in the mask count.
+        """
+
+    def problem(self) -> Array | None:
+        """Worlds (N,) int whose physics were cut short in any step so far, 0 where all is well; None: can't happen."""
+
+    def explain(self, problem: int) -> str:
+        """A value of `problem` in words."""
 
     def get_state(self) -> Array:
         """Full state of all worlds, fresh (N, state_size): setting it again continues bit by bit the same."""
@@ -47,6 +70,9 @@ class Engine(Protocol):
 
     def qvel(self) -> Array:
         """Generalised velocities (N, nv), fresh."""
+
+    def load_into(self, data: Any, world: int) -> None:
+        """Copies one world's state into an `MjData` and computes what rendering needs."""
 
     def close(self) -> None:
         """Releases threads and memory."""

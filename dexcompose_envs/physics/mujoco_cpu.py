@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
@@ -10,6 +11,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexcompose_envs.arrays import Arrays
 from dexcompose_envs.scene import CONTROL_STEP, PHYSICS_STEPS_PER_CONTROL_STEP, Scene
 
 _STATE = mujoco.mjtState
@@ -53,6 +55,7 @@ class MujocoCPU:
         if num_worlds < 1 or threads < 1:
             raise ValueError(f"expected at least one world and one thread, got {num_worlds} and {threads}")
         self.model = scene.model
+        self.arrays = Arrays.numpy()
         self.num_worlds = num_worlds
         self.state_size = mujoco.mj_stateSize(self.model, _SPEC)
         self._datas = [mujoco.MjData(self.model) for _ in range(min(threads, num_worlds))]
@@ -88,26 +91,26 @@ class MujocoCPU:
             mujoco.mj_getState(model, data, states[world], _SPEC)
             sensordata[world] = data.sensordata
 
-    def reset(
-        self,
-        worlds: NDArray[np.int64],
-        qpos: NDArray[np.float64],
-        qvel: NDArray[np.float64],
-        targets: NDArray[np.float64],
-        fixture_pose: NDArray[np.float64] | None,
-    ) -> None:
-        """See `Engine.reset`."""
+    def write(self, worlds: NDArray[np.bool_], parts: Mapping[str, NDArray[np.float64]]) -> None:
+        """See `Engine.write`."""
         data = self._datas[0]
-        for row, world in enumerate(worlds):
+        for world in np.flatnonzero(worlds):
             mujoco.mj_resetData(self.model, data)
             data.time = CONTROL_STEP  # never 0, to which MuJoCo sets the clock of a diverged world
-            data.qpos[:], data.qvel[:], data.ctrl[:] = qpos[row], qvel[row], targets[row]
-            if fixture_pose is not None:
-                data.mocap_pos[0], data.mocap_quat[0] = fixture_pose[row, :3], fixture_pose[row, 3:]
-            mujoco.mj_forward(self.model, data)
-            data.qacc_warmstart[:] = data.qacc
+            data.qpos[:], data.qvel[:], data.ctrl[:] = (parts[name][world] for name in ("qpos", "qvel", "targets"))
+            if self.model.nmocap:
+                pose = parts["fixture_pose"][world]
+                data.mocap_pos[0], data.mocap_quat[0] = pose[:3], pose[3:]
+            data.qacc_warmstart[:] = parts["warmstart"][world]
             mujoco.mj_getState(self.model, data, self._states[world], _SPEC)
-            self.sensordata[world] = data.sensordata
+            self.sensordata[world] = parts["sensordata"][world]
+
+    def problem(self) -> None:
+        """See `Engine.problem`: native MuJoCo allocates as it goes."""
+
+    def explain(self, problem: int) -> str:
+        """See `Engine.explain`."""
+        raise ValueError(f"native MuJoCo has no problem {problem}")
 
     def get_state(self) -> NDArray[np.float64]:
         """See `Engine.get_state`."""

@@ -10,13 +10,16 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.hand import ACTION_HIGH, ACTION_LOW, ACTION_NAMES, NUM_ACTIONS, NUM_FINGER_JOINTS, NUM_WRIST
+from dexcompose_envs.observations import Array
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.wrappers.arrays import Constant, any_array, as_float32, check_array, is_on_host
 from dexcompose_envs.wrappers.common import (
     AnyEnv,
     EpisodeListener,
@@ -24,7 +27,6 @@ from dexcompose_envs.wrappers.common import (
     action_size,
     autoreset_mode,
     box,
-    check_array,
     claimed_dimensions,
     last_observation,
     observation_layout,
@@ -32,10 +34,11 @@ from dexcompose_envs.wrappers.common import (
     reset_mask_of,
 )
 
-Reference = Literal["hold"] | ArrayLike | Callable[[Any], ArrayLike]
+Reference = Literal["hold"] | ArrayLike | Callable[[Any], Any]
 """What preserved joints follow: "hold", 22 joint targets in rad, or a function from observation to (..., 22) rad."""
 
 _LOW, _HIGH = ACTION_LOW[NUM_WRIST:], ACTION_HIGH[NUM_WRIST:]
+_LOWEST, _RANGE = Constant(_LOW), Constant(_HIGH - _LOW)
 
 
 class ActionOwnership(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -83,13 +86,16 @@ class ActionOwnership(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 class ActionOwnershipVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
     """The twin of `ActionOwnership` for vector environments, in every autoreset mode.
 
+    Around a torch environment actions are composed on its device, from torch or NumPy actions.
+
     Args:
         env: A vector environment with the full 28-dimensional action.
         mask: As for `ActionOwnership`.
-        reference: As for `ActionOwnership`; a callable gets the batched observation and returns (N, 22) or (22,) rad.
+        reference: As for `ActionOwnership`; a callable gets the batched observation and returns (N, 22) or (22,) rad,
+            NumPy or torch. Around a torch environment its `reset_envs` gets boolean masks (N,), not numbers of worlds.
 
     Raises:
-        ValueError: As for `ActionOwnership`.
+        ValueError: As for `ActionOwnership`; on a GPU numbers aren't checked here.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], mask: str | FingerMask, reference: Reference = "hold") -> None:
@@ -110,7 +116,7 @@ class ActionOwnershipVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstr
         self._listener.reset(seed, reset_mask)
         return self._observation, info
 
-    def step(self, actions: ArrayLike) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, actions: ArrayLike | Array) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps with the owned dimensions (N, D) of the normalised actions; the reference fills in the others."""
         full = self._ownership.compose(last_observation(self._observation, self), actions, (self.num_envs,))
         self._observation, reward, terminated, truncated, info = self.env.step(full)
@@ -129,10 +135,13 @@ class _Ownership:
                 "targets: wrap the environment itself and put BoundedResidual around ActionOwnership"
             )
         self.indices = np.flatnonzero(self.mask.action_mask_b())
-        self._preserved = np.flatnonzero(self.mask.action_mask_a())
+        preserved = np.flatnonzero(self.mask.action_mask_a())
+        self._joints = Constant(preserved - NUM_WRIST)
+        # Where each of the 28 dimensions stands once the preserved ones are appended to the owned ones.
+        self._order = Constant(np.argsort(np.concatenate([self.indices, preserved])))
         self._hold: slice | None = None
-        self._constant: NDArray[np.float32] | None = None
-        self._function: Callable[[Any], ArrayLike] | None = None
+        self._constant: Constant | None = None
+        self._function: Callable[[Any], Any] | None = None
         if isinstance(reference, str):
             if reference != "hold":
                 raise ValueError(
@@ -146,26 +155,28 @@ class _Ownership:
         elif callable(reference):
             self._function = reference
         else:
-            self._constant = _normalize_constant(reference)
+            self._constant = Constant(_normalize_constant(reference))
 
-    def compose(self, observation: Observation, action: ArrayLike, batch: tuple[int, ...]) -> NDArray[np.float32]:
-        """Full normalised action (*batch, 28) from the owned dimensions (*batch, D)."""
-        owned = check_array("action", action, (*batch, self.indices.size))
-        full = np.empty((*batch, NUM_ACTIONS), dtype=np.float32)
-        full[..., self.indices] = owned
-        full[..., self._preserved] = self._reference(observation, batch)[..., self._preserved - NUM_WRIST]
-        return full
+    def compose(self, observation: Observation, action: ArrayLike | Array, batch: tuple[int, ...]) -> Array:
+        """Full normalised action (*batch, 28) from the owned dimensions (*batch, D), where the observation lives."""
+        like = any_array(observation)
+        xp = array_namespace(like)
+        owned = check_array("action", action, (*batch, self.indices.size), like)
+        preserved = xp.take(self._reference(observation, batch), self._joints.like(like), axis=-1)
+        preserved = xp.broadcast_to(preserved, (*batch, *preserved.shape[-1:]))
+        return xp.take(xp.concat([owned, preserved], axis=-1), self._order.like(like), axis=-1)
 
-    def _reference(self, observation: Observation, batch: tuple[int, ...]) -> NDArray[np.float32]:
+    def _reference(self, observation: Observation, batch: tuple[int, ...]) -> Array:
         """Normalised joint targets, (*batch, 22) or (22,)."""
+        like = any_array(observation)
         if self._constant is not None:
-            return self._constant
+            return self._constant.like(like)
         if self._function is not None:
             targets = self._function(observation)
             shape = (NUM_FINGER_JOINTS,) if np.ndim(targets) == 1 else (*batch, NUM_FINGER_JOINTS)
-            return _normalize(check_array("the reference function's result (rad)", targets, shape))
+            return _normalize(check_array("the reference function's result (rad)", targets, shape, like))
         hold = observation["context"][..., self._hold]
-        if not hold.any(axis=-1).all():
+        if is_on_host(hold) and not as_float32(hold).any(axis=-1).all():
             raise ValueError(
                 "the observed reference is all zeros, as in an episode that starts from scratch; reference='hold' "
                 "expected a start from a held state (or pass joint targets as reference)"
@@ -173,10 +184,12 @@ class _Ownership:
         return hold
 
 
-def _normalize(targets: ArrayLike) -> NDArray[np.float32]:
-    """Finger joint targets (..., 22) in rad to [-1, 1], clipped."""
-    normalised = 2.0 * (np.asarray(targets, dtype=np.float64) - _LOW) / (_HIGH - _LOW) - 1.0
-    return np.clip(normalised, -1.0, 1.0).astype(np.float32)
+def _normalize(targets: Array) -> Array:
+    """Finger joint targets (..., 22) in rad to [-1, 1], clipped, float32."""
+    xp = array_namespace(targets)
+    wide = xp.astype(targets, xp.float64)
+    normalised = 2.0 * (wide - _LOWEST.like(targets)) / _RANGE.like(targets) - 1.0
+    return xp.astype(normalised.clip(-1.0, 1.0), xp.float32)
 
 
 def _normalize_constant(reference: ArrayLike) -> NDArray[np.float32]:

@@ -11,12 +11,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
+from array_api_compat import array_namespace
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.hand import NUM_ACTIONS
+from dexcompose_envs.observations import Array
+from dexcompose_envs.wrappers.arrays import Constant, any_array, as_float32, check_array
 from dexcompose_envs.wrappers.common import (
     AnyEnv,
     EpisodeListener,
@@ -24,7 +27,6 @@ from dexcompose_envs.wrappers.common import (
     action_size,
     autoreset_mode,
     box,
-    check_array,
     claimed_dimensions,
     last_observation,
     recordable,
@@ -37,12 +39,12 @@ from dexcompose_envs.wrappers.common import (
 class TaskPolicy(Protocol):
     """A batched policy that reads one task's observation, such as a skill's base policy."""
 
-    def act(self, task_obs: NDArray[np.float32]) -> ArrayLike:
+    def act(self, task_obs: Array) -> Any:
         """Normalised actions (N, 28) for task observations (N, obs_dim)."""
         ...
 
 
-BasePolicy = TaskPolicy | Callable[[Any], ArrayLike]
+BasePolicy = TaskPolicy | Callable[[Any], Any]
 
 
 class BoundedResidual(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -92,13 +94,17 @@ class BoundedResidual(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 class BoundedResidualVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
     """The twin of `BoundedResidual` for vector environments, in every autoreset mode.
 
+    Around a torch environment actions are composed on its device, from torch or NumPy residuals.
+
     Args:
         env: A vector environment with normalised joint targets as action, or an `ActionOwnershipVector` around one.
         base_policy: As for `BoundedResidual`; a callable gets the batched observation and returns (N, 28) or (28,).
+            Actions may be NumPy or torch. Around a torch environment a base policy reads tensors, and its `reset_envs`
+            gets boolean masks (N,), not numbers of worlds.
         bound: As for `BoundedResidual`.
 
     Raises:
-        ValueError: As for `BoundedResidual`.
+        ValueError: As for `BoundedResidual`; on a GPU numbers aren't checked here.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], base_policy: BasePolicy, bound: ArrayLike) -> None:
@@ -119,7 +125,7 @@ class BoundedResidualVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstr
         self._listener.reset(seed, reset_mask)
         return self._observation, info
 
-    def step(self, actions: ArrayLike) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, actions: ArrayLike | Array) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps with the base policy's actions, corrected by the residuals (N, D)."""
         executed = self._residual.compose(last_observation(self._observation, self), actions, (self.num_envs,))
         self._observation, reward, terminated, truncated, info = self.env.step(executed)
@@ -143,26 +149,30 @@ class _Residual:
         self._act = base_policy.act if isinstance(base_policy, TaskPolicy) else None
         self._policy = base_policy
         self.bound = self._check_bound(bound)
+        self._bound, self._indices = Constant(self.bound), Constant(self.indices)
 
-    def compose(self, observation: Observation, residual: ArrayLike, batch: tuple[int, ...]) -> NDArray[np.float32]:
+    def compose(self, observation: Observation, residual: ArrayLike | Array, batch: tuple[int, ...]) -> Array:
         """Executed action (*batch, D) from the residual (*batch, D), one call of the base policy."""
-        correction = check_array("residual action", residual, (*batch, self.indices.size))
-        base = np.clip(self._base_action(observation, batch), -1.0, 1.0)
-        return np.clip(base + self.bound * np.clip(correction, -1.0, 1.0), -1.0, 1.0)
+        like = any_array(observation)
+        correction = check_array("residual action", residual, (*batch, self.indices.size), like)
+        base = self._base_action(observation, like, batch).clip(-1.0, 1.0)
+        return (base + self._bound.like(like) * correction.clip(-1.0, 1.0)).clip(-1.0, 1.0)
 
-    def _base_action(self, observation: Observation, batch: tuple[int, ...]) -> NDArray[np.float32]:
+    def _base_action(self, observation: Observation, like: Array, batch: tuple[int, ...]) -> Array:
         if self._act is not None:
             task = observation["task_b" if "task_b" in observation else "task_a"]
-            action = np.asarray(self._act(task if batch else task[None]), dtype=np.float32)
+            action = as_float32(self._act(task if batch else task[None]), like)
         else:
             assert callable(self._policy)
-            action = np.asarray(self._policy(observation), dtype=np.float32)
+            action = as_float32(self._policy(observation), like)
         if not batch and action.ndim == 2 and action.shape[0] == 1:
             action = action[0]
         size = NUM_ACTIONS if action.shape[-1:] == (NUM_ACTIONS,) else self.indices.size
         shape = (size,) if action.ndim == 1 else (*batch, size)
-        action = check_array("the base policy's action", action, shape)
-        return action if size == self.indices.size else action[..., self.indices]
+        action = check_array("the base policy's action", action, shape, like)
+        if size == self.indices.size:
+            return action
+        return array_namespace(like).take(action, self._indices.like(like), axis=-1)
 
     def _check_bound(self, bound: ArrayLike) -> NDArray[np.float32]:
         """The bound of each residual dimension (D,)."""

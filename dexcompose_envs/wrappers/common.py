@@ -1,19 +1,23 @@
-"""What the wrappers share: checks of actions, the observation layout, and news of resets for batched policies."""
+"""What the wrappers share: facts about the wrapped environment, and news of resets for batched policies."""
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from array_api_compat import is_torch_array
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+from dexcompose_envs.arrays import fresh
+from dexcompose_envs.observations import Array
+from dexcompose_envs.wrappers.arrays import as_mask
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
-Observation = Mapping[str, NDArray[Any]]
+Observation = Mapping[str, Array]
 Seed = int | Sequence[int | None] | None
 
 
@@ -22,27 +26,9 @@ def box(size: int) -> gym.spaces.Box:
     return gym.spaces.Box(-1.0, 1.0, (size,), np.float32)
 
 
-def check_array(name: str, value: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Converts to float32 and refuses a wrong shape and values that aren't finite.
-
-    Raises:
-        ValueError: With the name, what came and what was expected.
-    """
-    try:
-        array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is {reprlib.repr(value)}; expected numbers of shape {shape}") from None
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
-    if not np.isfinite(array).all():
-        index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{name} is {array[index]} at index {index}; expected finite numbers")
-    return array
-
-
 def recordable(value: object) -> object:
     """An argument as `RecordConstructorArgs` should keep it: arrays as lists, so that specs can be written as JSON."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    return value.tolist() if isinstance(value, np.ndarray) or is_torch_array(value) else value
 
 
 def wrapper_chain(env: AnyEnv) -> Iterator[Any]:
@@ -103,7 +89,9 @@ def last_observation(observation: Observation | None, wrapper: object) -> Observ
 class EpisodeListener:
     """Tells a policy that keeps state per world (history, action chunk, noise) when worlds start a new episode.
 
-    It may have any of `reset(num_envs)`, `reset_envs(env_ids)` and `seed_envs(seeds)`; what it lacks isn't called.
+    It may have any of `reset(num_envs)`, `reset_envs(worlds)` and `seed_envs(seeds)`; what it lacks isn't called.
+    `reset_envs` gets the worlds' numbers where flags are NumPy arrays, and isn't called for none. Where flags are torch
+    tensors it gets a boolean mask (N,) at every step, possibly without a single True: asking would stall a GPU.
 
     Args:
         policy: The policy, or anything else to be told.
@@ -115,34 +103,50 @@ class EpisodeListener:
         self._policy = policy
         self._num_envs = num_envs
         self._mode = autoreset_mode
-        self._finished = np.zeros(num_envs, dtype=np.bool_)
+        self._finished: Array | None = None
 
-    def reset(self, seed: Seed, reset_mask: NDArray[np.bool_] | None) -> None:
+    def reset(self, seed: Seed, reset_mask: Array | None) -> None:
         """Passes on a call of `reset`: of all worlds, whose noise is then seeded as the worlds are, or of some."""
         if reset_mask is not None:
-            self._finished[reset_mask] = False
-            self._restart(np.flatnonzero(reset_mask))
+            if self._finished is not None:
+                self._finished = self._finished & ~as_mask(reset_mask, self._finished)
+            self._restart(reset_mask)
             return
-        self._finished[:] = False
+        self._finished = None
         if hasattr(self._policy, "reset"):
             self._policy.reset(self._num_envs)
         else:
-            self._restart(np.arange(self._num_envs))
+            self._restart(np.ones(self._num_envs, dtype=np.bool_))
         seeds = [seed + i for i in range(self._num_envs)] if isinstance(seed, int) else seed
         if seeds is not None and None not in seeds and hasattr(self._policy, "seed_envs"):
             self._policy.seed_envs(np.asarray(seeds))
 
-    def step(self, done: NDArray[np.bool_]) -> None:
+    def step(self, done: Array) -> None:
         """Passes on a step after which the worlds in `done` (N,) were finished."""
         if self._mode is AutoresetMode.SAME_STEP:
-            self._restart(np.flatnonzero(done))
+            self._restart(done)
         elif self._mode is AutoresetMode.NEXT_STEP:
-            self._restart(np.flatnonzero(self._finished))
-            self._finished = np.array(done, dtype=np.bool_)
+            if self._finished is not None:
+                self._restart(self._finished)
+            self._finished = fresh(done)
 
-    def _restart(self, env_ids: NDArray[np.intp]) -> None:
-        if env_ids.size and hasattr(self._policy, "reset_envs"):
+    def _restart(self, worlds: Array) -> None:
+        if not hasattr(self._policy, "reset_envs"):
+            return
+        if is_torch_array(worlds):
+            self._policy.reset_envs(worlds)
+            return
+        env_ids = np.flatnonzero(worlds)
+        if env_ids.size:
             self._policy.reset_envs(env_ids)
+
+
+def array_device(venv: VectorEnv[Any, Any, Any]) -> Any | None:
+    """The torch device on which a vector environment's arrays are; None if it gives NumPy arrays.
+
+    Unlike `venv.unwrapped.device` this knows of `ToNumpy` wrappers.
+    """
+    return next((layer.device for layer in wrapper_chain(venv) if hasattr(layer, "device")), None)
 
 
 def autoreset_mode(venv: VectorEnv[Any, Any, Any]) -> AutoresetMode:
@@ -157,7 +161,9 @@ def autoreset_mode(venv: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     return mode
 
 
-def reset_mask_of(options: Mapping[str, Any] | None) -> NDArray[np.bool_] | None:
-    """A copy of `options["reset_mask"]` (N,), None if all worlds are to be reset."""
+def reset_mask_of(options: Mapping[str, Any] | None) -> Array | None:
+    """A copy of `options["reset_mask"]` (N,), torch if it was, else NumPy; None if all worlds are to be reset."""
     mask = (options or {}).get("reset_mask")
-    return None if mask is None else np.array(mask, dtype=np.bool_)
+    if mask is None:
+        return None
+    return as_mask(mask, like=mask if is_torch_array(mask) else np.zeros(0))

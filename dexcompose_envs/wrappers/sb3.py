@@ -14,7 +14,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from dexcompose_envs.wrappers.common import autoreset_mode, wrapper_chain
+from dexcompose_envs.wrappers.common import array_device, autoreset_mode, wrapper_chain
+from dexcompose_envs.wrappers.to_numpy import ToNumpy
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -32,7 +33,8 @@ class SB3VecEnv(VecEnv):
     and "MlpPolicy".
 
     Args:
-        venv: A vector environment in SAME_STEP autoreset mode, wrapped or not.
+        venv: A vector environment in SAME_STEP autoreset mode, wrapped or not. One of torch tensors is put into a
+            `ToNumpy`, because Stable-Baselines3 stores its rollouts in NumPy arrays.
         flatten: If true, dictionary observations become one array, as by Gymnasium's `FlattenObservation`.
 
     Raises:
@@ -43,7 +45,7 @@ class SB3VecEnv(VecEnv):
         mode = autoreset_mode(venv)
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(f"autoreset mode of {venv} is {mode.name}; SB3VecEnv expected SAME_STEP")
-        self.venv = venv
+        self.venv = venv if array_device(venv) is None else ToNumpy(venv)
         space = venv.single_observation_space
         self._keys = tuple(space.spaces) if flatten and isinstance(space, gym.spaces.Dict) else None
         super().__init__(

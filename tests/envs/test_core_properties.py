@@ -167,6 +167,26 @@ def test_quiet_hold_over_a_whole_episode(skill, held_library):
     venv.close()
 
 
+@pytest.mark.parametrize("skill", GRASPS)
+def test_a_trembling_wrist_does_not_kick_the_object(skill, held_library):
+    """A step that the solver leaves unsolved moves the object by millimetres at once; friction only creeps."""
+    library = held_library(skill)
+    venv = gym.make_vec(
+        env_id(f"{skill}-PushButton"), num_envs=len(library), held_states=library, terminate_on_success=False
+    ).unwrapped
+    obs, _ = venv.reset(seed=0, options={"held_index": np.arange(len(library))})
+    reference = obs["context"][:, venv.layout["context"]["previous_action"]]
+    columns = venv.layout["context"]["object_position"]
+    position, farthest = obs["context"][:, columns], 0.0
+    for _ in range(60):
+        obs, _, terminated, _, _ = venv.step(reference)
+        assert not terminated.any()
+        farthest = max(farthest, np.linalg.norm(obs["context"][:, columns] - position, axis=1).max() / 10)
+        position = obs["context"][:, columns]
+    assert farthest < 0.001
+    venv.close()
+
+
 def test_composites_are_shaken_and_single_skills_are_not(held_library):
     kwargs = {"held_states": held_library("GraspBall"), "num_envs": 2, "num_threads": 1}
 

@@ -205,7 +205,7 @@ def test_held_splits_draw_from_their_part(held_library, split):
     [
         ({"start": "midair"}, "unknown start 'midair'; expected one of held, scratch"),
         ({"held_split": "validation"}, "unknown held_split 'validation'; expected one of all, train, test"),
-        ({"engine": "bullet"}, "unknown physics engine 'bullet'; expected one of mujoco"),
+        ({"backend": "bullet"}, "backend is 'bullet'; a single environment expected 'mujoco'"),
         ({"retention": "GrabBall"}, "unknown retention skill 'GrabBall'; expected one of GraspBall, PickStick"),
         ({"interaction": "PullLever"}, "unknown interaction skill 'PullLever'; expected one of PushButton"),
         ({"retention": None, "interaction": None}, "got neither"),

@@ -28,8 +28,8 @@ def counting(first, length):
 def numbers(dataset, index):
     observations, actions = dataset.windows(torch.tensor(index))
     return (
-        dataset.observation_normalizer.denormalize(observations.numpy())[..., 0].round(3).tolist(),
-        dataset.action_normalizer.denormalize(actions.numpy())[..., 0].round(3).tolist(),
+        dataset.observation_normalizer.denormalize(observations)[..., 0].numpy().round(3).tolist(),
+        dataset.action_normalizer.denormalize(actions)[..., 0].numpy().round(3).tolist(),
     )
 
 
@@ -58,19 +58,19 @@ def test_data_are_scaled_to_plus_minus_one():
 def test_constant_and_nearly_constant_components():
     data = np.array([[5.0, 1.0, 0.0], [5.0, 1.0002, 4.0]], np.float32)
     normalizer = Normalizer.fit(data)
-    scaled = normalizer.normalize(data)
+    scaled = normalizer.normalize(torch.from_numpy(data))
     assert scaled[:, 0].tolist() == [0, 0]
-    assert normalizer.normalize(np.array([[99.0, 1.0, 0.0]]))[0, 0] == 0
+    assert normalizer.normalize(torch.tensor([[99.0, 1.0, 0.0]]))[0, 0] == 0
     np.testing.assert_allclose(scaled[:, 1], [-0.1, 0.1], atol=1e-3)  # half range 1e-4, scaled by 1e-3
     np.testing.assert_allclose(scaled[:, 2], [-1, 1])
-    assert normalizer.denormalize(np.full((1, 3), 0.7))[0, 0] == 5
+    assert normalizer.denormalize(torch.full((1, 3), 0.7))[0, 0] == 5
 
 
 @given(arrays(np.float32, (6, 4), elements=st.floats(-100, 100, width=32)))
 def test_normalizer_round_trip(data):
     normalizer = Normalizer.from_dict(Normalizer.fit(data).to_dict())
-    scaled = normalizer.normalize(data)
-    assert np.abs(scaled).max() <= 1 + 1e-4
+    scaled = normalizer.normalize(torch.from_numpy(data))
+    assert scaled.abs().max() <= 1 + 1e-4
     np.testing.assert_allclose(normalizer.denormalize(scaled), data, atol=1e-4)
 
 

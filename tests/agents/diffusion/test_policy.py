@@ -4,7 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-from diffusion_toy import QUICK, rollout
+import torch
+from diffusion_toy import QUICK, Operations, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,11 @@ from dexcompose_agents.weights import WeightsError, load_weights, save_weights
 @pytest.fixture(scope="module")
 def policy(trained):
     return load_policy("PushButton", path=trained[0])
+
+
+@pytest.fixture(scope="module")
+def twins(trained):
+    return [load_policy("PushButton", path=trained[0]) for _ in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +108,22 @@ def test_history_is_the_current_and_the_previous_observation(policy, monkeypatch
     seen = []
     original = policy._sampler
 
-    def spy(observations, seeds):
-        seen.append(np.array(observations))
-        return original(observations, seeds)
+    def spy(observations, *keys):
+        seen.append(observations)
+        return original(observations, *keys)
 
     monkeypatch.setattr(policy, "_sampler", spy)
     policy.reset(1)
     for value in (0.0, 0.1, 0.2, 0.3, 0.4):
         policy.act([[value, 0.0, 0.0]])
-    positions = [policy._observed.normalize(np.array([value, 0.0, 0.0]))[0] for value in (0.0, 0.3, 0.4)]
-    np.testing.assert_allclose(seen[0][0, [0, 3]], [positions[0], positions[0]], atol=1e-6)
-    np.testing.assert_allclose(seen[1][0, [0, 3]], [positions[1], positions[2]], atol=1e-6)
+    before, now, later = (policy._observed.normalize(torch.tensor([value, 0.0, 0.0]))[0] for value in (0.0, 0.3, 0.4))
+    np.testing.assert_allclose(seen[0][0, [0, 3]], [before, before], atol=1e-6)
+    np.testing.assert_allclose(seen[1][0, [0, 3]], [now, later], atol=1e-6)
 
 
 def test_observations_far_outside_the_demonstrations_are_clipped(policy):
-    far, farther = (policy._prepared(np.array([[value, 0.0, 0.0]]), 1) for value in (1e3, 1e6))
-    np.testing.assert_array_equal(far, farther)
+    far, farther = (policy._prepared(torch.tensor([[value, 0.0, 0.0]])) for value in (1e3, 1e6))
+    assert torch.equal(far, farther)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +144,135 @@ def test_bad_seeds_and_worlds_are_refused(policy):
     policy.reset(2)
     with pytest.raises(ValueError, match=r"seeds are \[1, 2, 3\]; expected 2"):
         policy.seed_envs([1, 2, 3])
-    with pytest.raises(ValueError, match="whole numbers >= 0"):
-        policy.seed_envs([1, -2])
+    for bad in ([1, -2], [1, 2.5], [1, 2**63], [1, 2**64], torch.tensor([1.0, 2.0]), torch.tensor([-1, 2])):
+        with pytest.raises(ValueError, match=r"seeds are \[.*\]; expected 2 whole numbers >= 0"):
+            policy.seed_envs(bad)
+    policy.seed_envs([2**63 - 1, 0])
+    policy.seed_envs([-1, 0], np.array([False, True]))
+    policy.seed_envs([], [])
     with pytest.raises(ValueError, match=r"env_ids are \[2\]; expected numbers from 0 to 1"):
         policy.reset_envs([2])
+    with pytest.raises(ValueError, match=r"env_ids is a mask of shape \(3,\); expected \(2,\)"):
+        policy.reset_envs([True, False, True])
     with pytest.raises(ValueError, match="num_envs is 0"):
         policy.reset(0)
+
+
+def test_bad_rows_outside_the_mask_are_ignored(policy):
+    policy.reset(2)
+    good = policy.act(np.zeros((2, 3)), np.array([True, False]))
+    policy.reset(2)
+    found = policy.act(np.array([[0, 0, 0], [np.nan, 0, np.inf]]), np.array([True, False]))
+    assert found[0] == good[0]
+    assert np.isfinite(policy.act(np.zeros((2, 3)))).all()
+    with pytest.raises(ValueError, match="row 1 holds NaN"):
+        policy.act(np.array([[np.nan, 0, 0], [np.nan, 0, 0]]), np.array([False, True]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors_come_back_as_tensors_with_the_same_actions(policy, dtype):
+    observations = torch.linspace(-1, 1, 60).reshape(5, 4, 3).to(dtype)
+    policy.reset(4)
+    expected = [policy.act(each.float().numpy()) for each in observations]
+    policy.reset(4)
+    policy.seed_envs(torch.arange(4))
+    for each, actions in zip(observations, expected, strict=True):
+        found = policy.act(each)
+        assert isinstance(found, torch.Tensor)
+        assert (found.dtype, found.device) == (torch.float32, each.device)
+        np.testing.assert_array_equal(found.numpy(), actions)
+
+
+MASK = st.lists(st.booleans(), min_size=5, max_size=5)
+CALLS = st.lists(
+    st.one_of(
+        st.tuples(st.just("act"), MASK),
+        st.tuples(st.just("reset_envs"), MASK),
+        st.tuples(st.just("seed_envs"), MASK, st.lists(st.integers(0, 99), min_size=5, max_size=5)),
+    ),
+    min_size=1,
+    max_size=15,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(CALLS, st.booleans())
+def test_a_mask_means_the_same_as_numbers(twins, calls, in_torch):
+    masked, numbered = twins
+    for policy in twins:
+        policy.reset(5)
+    observations = np.random.default_rng(0).uniform(-1, 1, (len(calls), 5, 3)).astype(np.float32)
+    for (name, mask, *seeds), observation in zip(calls, observations, strict=True):
+        ids, given = np.flatnonzero(mask), torch.tensor(mask) if in_torch else np.array(mask)
+        if name == "reset_envs":
+            masked.reset_envs(given)
+            numbered.reset_envs(ids)
+        elif name == "seed_envs":
+            masked.seed_envs(torch.tensor(seeds[0]) if in_torch else seeds[0], given)
+            numbered.seed_envs(np.array(seeds[0])[ids], ids)
+        else:
+            found = masked.act(torch.from_numpy(observation) if in_torch else observation, given)
+            assert found.shape == (5, 1)
+            np.testing.assert_allclose(np.asarray(found)[ids], numbered.act(observation[ids], ids), atol=1e-5)
+
+
+def test_noise_goes_on_after_a_reset_and_starts_again_with_a_seed(policy, monkeypatch):
+    drawn = []
+    original = policy._sampler
+
+    def spy(observations, seeds, chunks):
+        drawn.append([*zip(seeds.tolist(), chunks.tolist(), strict=True)])
+        return original(observations, seeds, chunks)
+
+    monkeypatch.setattr(policy, "_sampler", spy)
+    policy.reset(2)
+    policy.seed_envs([4, 8])
+    for env_ids in ([0], np.array([False, True]), [0]):
+        policy.act(np.zeros((2, 3)))
+        policy.reset_envs(env_ids)
+    policy.seed_envs(np.array([9]), [0])
+    policy.act(np.zeros((2, 3)))
+    assert drawn == [[(4, 0), (8, 0)], [(4, 1)], [(8, 1)], [(9, 0)]]
+
+
+def test_only_how_many_worlds_plan_is_read_back(policy):
+    policy.reset(40)
+    mask = torch.arange(40) % 3 > 0
+    # What comes from the CPU is checked, which is what CUDA tensors are spared; so this looks behind the checks.
+    with Operations() as operations:
+        policy.reset_envs(mask)
+        policy._step(torch.zeros(40, 3), policy._worlds(mask).mask)
+    assert operations.names.count("nonzero") == 1
+    assert "_local_scalar_dense" not in operations.names
+
+
+def test_inference_mode_of_the_caller_leaves_no_traces(policy):
+    with torch.inference_mode():
+        policy.reset(2)
+        policy.act(torch.zeros(2, 3))
+        policy.reset_envs([0])
+    weight = torch.ones(1, requires_grad=True)
+    (policy.act(torch.zeros(2, 3)) * weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_missing_device_is_refused(trained):
+    with pytest.raises(ValueError, match="device is 'cuda:99'; expected one of 'cpu'"):
+        load_policy("PushButton", path=trained[0], device="cuda:99")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scheduler", ["ddim", "ddpm"])
+def test_a_policy_on_cuda_acts_as_on_the_cpu(trained, policy, scheduler):
+    on_cuda = load_policy("PushButton", path=trained[0], scheduler=scheduler, device="cuda")
+    on_cpu = load_policy("PushButton", path=trained[0], scheduler=scheduler)
+    for each in (on_cuda, on_cpu):
+        each.reset(6)
+    mask = torch.tensor([True, True, False, True, True, False])
+    for observation in torch.linspace(-1, 1, 10 * 18).reshape(10, 6, 3):
+        found = on_cuda.act(observation.cuda(), mask.cuda())
+        assert found.is_cuda
+        torch.testing.assert_close(found.cpu()[mask], on_cpu.act(observation, mask)[mask], atol=0.02, rtol=0)
 
 
 def test_hidden_fingers_do_not_matter(tmp_path):

@@ -4,7 +4,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from diffusion_toy import NETWORK, QUICK, TRAINING, episodes
+from diffusion_toy import NETWORK, QUICK, TRAINING, Operations, episodes
 
 from dexcompose_agents.diffusion import TrainingError, TrainingInterrupted, train
 from dexcompose_agents.diffusion.training import new_network
@@ -53,6 +53,68 @@ def test_resumed_run_ends_as_an_uninterrupted_one(stopped, uninterrupted):
     assert [entry.name for entry in stopped.parent.iterdir()] == [stopped.name]
 
 
+def test_a_run_in_pieces_ends_as_one_in_one_go(tmp_path, uninterrupted):
+    # Every piece is over at once, and does one step all the same.
+    path, pieces = tmp_path / "w.safetensors", 0
+    while True:
+        try:
+            train(EPISODES, QUICK, path, max_minutes=1e-9)
+            break
+        except TrainingInterrupted as stopped:
+            pieces += 1
+            assert f"stopped at step {pieces} of 12" in str(stopped)
+            assert "the same call resumes there" in str(stopped)
+    assert pieces == 11
+    for name, value in load_weights(path)[0].items():
+        assert torch.equal(value, uninterrupted[0][name]), name
+
+
+def test_a_piece_that_is_long_enough_is_the_whole(tmp_path):
+    assert train(EPISODES, QUICK, tmp_path / "w.safetensors", max_minutes=9.0)["steps"] == 12
+    for bad in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"max_minutes is {bad}; expected minutes > 0"):
+            train(EPISODES, QUICK, tmp_path / "w.safetensors", max_minutes=bad)
+
+
+def test_a_run_that_was_stopped_on_a_gpu_goes_on_on_the_cpu(stopped):
+    # What a GPU leaves behind: its name, and the state of a generator that the CPU can't read.
+    checkpoint = stopped.with_suffix(".checkpoint")
+    state = torch.load(checkpoint, weights_only=True)
+    state["config"] |= {"device": "cuda:0", "checkpoint_minutes": 7.0}
+    state |= {"generator_device": "cuda", "generator": torch.zeros(16, dtype=torch.uint8)}
+    torch.save(state, checkpoint)
+    assert train(EPISODES, QUICK, stopped)["steps"] == 12
+
+
+def test_missing_device_is_refused(tmp_path):
+    config = dataclasses.replace(QUICK, device="cuda:99")
+    with pytest.raises(ValueError, match=r"device is 'cuda:99'; expected one of 'cpu'.* \(this machine has"):
+        train(EPISODES, config, tmp_path / "w.safetensors")
+
+
+def test_the_device_is_waited_for_every_fifty_steps_only(tmp_path):
+    read = []
+
+    def progress(report):
+        read.append(operations.names.count("_local_scalar_dense"))
+
+    config = dataclasses.replace(QUICK, steps=102)
+    with Operations() as operations:
+        train(EPISODES, config, tmp_path / "w.safetensors", progress=progress)
+    # The first step also sets things up.
+    assert np.flatnonzero(np.diff(read)).tolist() == [49, 99]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_trains_in_bfloat16_and_the_cpu_goes_on(tmp_path):
+    path = tmp_path / "w.safetensors"
+    config = dataclasses.replace(TRAINING, device="cuda", precision="bfloat16")
+    with pytest.raises(TrainingInterrupted):
+        train(EPISODES, config, path, progress=interrupt_at(600))
+    assert train(EPISODES, dataclasses.replace(config, device="cpu"), path)["final_loss"] < 0.05
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_resume_can_be_declined(stopped):
     steps = []
     train(EPISODES, QUICK, stopped, resume=False, progress=lambda report: steps.append(report.step))
@@ -76,8 +138,17 @@ def test_corrupt_state_is_reported(stopped):
         train(EPISODES, QUICK, stopped)
 
 
-def test_ctrl_c_handler_is_given_back(stopped):
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def test_ctrl_c_handler_is_given_back(tmp_path):
+    def mine(number, frame):
+        raise AssertionError("the handler of the caller was called during training")
+
+    before = signal.signal(signal.SIGINT, mine)
+    try:
+        with pytest.raises(TrainingInterrupted):
+            train(EPISODES, QUICK, tmp_path / "w.safetensors", progress=interrupt_at(2))
+        assert signal.getsignal(signal.SIGINT) is mine
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_weights_are_averaged_ones(tmp_path):

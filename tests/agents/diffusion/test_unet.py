@@ -2,10 +2,15 @@ import dataclasses
 
 import pytest
 import torch
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from dexcompose_agents.diffusion.config import EXECUTE_STEPS, NetworkConfig, compact_network, paper_network, preset
-from dexcompose_agents.diffusion.sampler import ChunkSampler, make_scheduler
+from dexcompose_agents.diffusion.config import (
+    EXECUTE_STEPS,
+    PRESETS,
+    NetworkConfig,
+    compact_network,
+    paper_network,
+    preset,
+)
 from dexcompose_agents.diffusion.unet import FilmUnet, StepEmbedding, count_parameters
 
 SMALL = NetworkConfig(widths=(16, 24), step_embedding_size=8, observation_embedding_size=12)
@@ -72,69 +77,21 @@ def test_impossible_settings_are_refused_with_value_and_expectation(change, mess
         dataclasses.replace(SMALL, **change)
 
 
-@pytest.mark.parametrize("name", ["cpu", "paper", "tiny"])
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("skill", [None, *EXECUTE_STEPS])
 def test_presets_exist_for_every_skill(name, skill):
     config = preset(name, skill)
     assert config.network.execute_steps == EXECUTE_STEPS.get(skill, 16)
 
 
+@pytest.mark.parametrize("skill", EXECUTE_STEPS)
+def test_fast_is_cpu_on_a_gpu(skill):
+    changed = {"device": "cuda", "precision": "bfloat16", "batch_size": 1024}
+    assert preset("fast", skill) == dataclasses.replace(preset("cpu", skill), **changed)
+
+
 def test_unknown_preset_and_skill():
-    with pytest.raises(ValueError, match="preset is 'gpu'; expected one of cpu, paper, tiny"):
+    with pytest.raises(ValueError, match="preset is 'gpu'; expected one of cpu, fast, paper, tiny"):
         preset("gpu")
     with pytest.raises(ValueError, match="skill is 'Juggle'"):
         preset("cpu", "Juggle")
-
-
-class PerfectNetwork(torch.nn.Module):
-    """Stands in for a network that knows the one true chunk: every sampler must then find it."""
-
-    def __init__(self, target, config):
-        super().__init__()
-        self.target, self.prediction = target, config.prediction
-        self.alphas = make_scheduler("ddpm", config).alphas_cumprod
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def modulate_by_step(self, step):
-        return self.alphas[step][:, None]
-
-    def modulate_by_observation(self, observation):
-        return torch.zeros(len(observation), 1)
-
-    def denoise(self, sample, film):
-        if self.prediction == "sample":
-            return self.target.expand_as(sample)
-        alpha = film[:, :, None]
-        return (sample - alpha.sqrt() * self.target) / (1 - alpha).sqrt()
-
-
-@pytest.mark.parametrize(("scheduler", "steps"), [("ddim", 1), ("ddim", 10), ("ddpm", None)])
-@pytest.mark.parametrize("count", [1, 16, 19])
-@pytest.mark.parametrize("prediction", ["sample", "epsilon"])
-def test_samplers_find_the_chunk_that_a_perfect_network_knows(scheduler, steps, count, prediction):
-    config = dataclasses.replace(SMALL, prediction=prediction)
-    target = torch.linspace(-0.9, 0.9, 32 * 28).reshape(32, 28)
-    network = PerfectNetwork(target, config)
-    sampler = ChunkSampler(network, config, 28, scheduler=scheduler, inference_steps=steps)
-    chunks = sampler([[0.0]] * count, range(count))
-    assert chunks.shape == (count, 32, 28)
-    torch.testing.assert_close(torch.from_numpy(chunks[-1]), target, atol=1e-3, rtol=0)
-
-
-def test_sampling_nothing_gives_nothing():
-    sampler = ChunkSampler(FilmUnet(28, 70, SMALL), SMALL, 28, inference_steps=1)
-    assert sampler(torch.zeros(0, 70).numpy(), []).shape == (0, 32, 28)
-
-
-def test_schedule_is_the_papers():
-    scheduler = make_scheduler("ddpm", SMALL)
-    assert isinstance(scheduler, DDPMScheduler)
-    assert scheduler.config.beta_schedule == "squaredcos_cap_v2"
-    assert scheduler.config.num_train_timesteps == 100
-
-
-def test_unknown_scheduler_and_steps():
-    with pytest.raises(ValueError, match="scheduler is 'euler'; expected one of ddim, ddpm"):
-        make_scheduler("euler", SMALL)
-    with pytest.raises(ValueError, match=r"expected 100 \(all\) with ddpm"):
-        ChunkSampler(FilmUnet(28, 70, SMALL), SMALL, 28, scheduler="ddpm", inference_steps=10)

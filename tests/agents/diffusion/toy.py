@@ -1,6 +1,7 @@
 """A toy skill: a point on a line walks to its goal. Observation (position, goal, 0), action (velocity)."""
 
 import numpy as np
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dexcompose_agents.diffusion import NetworkConfig, TrainingConfig
 
@@ -52,3 +53,15 @@ def rollout(policy, seeds, length=30):
         actions.append(policy.act(observe(position, goal))[:, 0])
         position = position + STEP * actions[-1]
     return np.array(actions), np.abs(position - goal)
+
+
+class Operations(TorchDispatchMode):
+    """Writes down which operations of torch ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.append(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dexcompose_agents.diffusion import Episode, load_policy, preset, train
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.methods.composed import ComposedMethod, composite_layout
 from dexcompose_agents.methods.shipped import ShippedFileError, choose_mask, residual_path, stabiliser_path
+from dexcompose_agents.residual import ActorCritic, ResidualBConfig
+from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_size
+from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_envs import FingerMask
 from dexcompose_envs.hand import NUM_WRIST, finger_slice
 from dexcompose_envs.phases import INTERACT_FROM
@@ -26,7 +30,7 @@ class SeededPolicy:
     """A base policy whose action is constant per episode and drawn from the episode's seed."""
 
     def reset(self, num_envs: int) -> None:
-        self.action = np.zeros((num_envs, 28), np.float32)
+        self.action = torch.zeros(num_envs, 28)
 
     def reset_envs(self, env_ids: Any) -> None:
         """Nothing to forget."""
@@ -35,14 +39,13 @@ class SeededPolicy:
         self.hidden = tuple(fingers)
 
     def seed_envs(self, seeds: Any, env_ids: Any = None) -> None:
-        ids = range(len(self.action)) if env_ids is None else env_ids
-        for world, seed in zip(ids, seeds, strict=True):
-            self.action[world] = np.random.default_rng(int(seed)).uniform(-1, 1, 28)
+        for world in env_ids.nonzero().flatten().tolist():
+            drawn = np.random.default_rng(int(seeds[world])).uniform(-1, 1, 28)
+            self.action[world] = torch.tensor(drawn, dtype=torch.float32)
 
     def act(self, task_obs: Any, env_ids: Any = None) -> Any:
-        ids = np.arange(len(self.action)) if env_ids is None else env_ids
-        assert len(task_obs) == len(ids)
-        return self.action[ids]
+        assert len(task_obs) == len(env_ids)
+        return self.action.clone()
 
 
 def observation(num_envs: int, seed: int = 0) -> dict[str, Any]:
@@ -155,6 +158,49 @@ def test_actions_do_not_depend_on_neighbours() -> None:
         alone = {key: value[world : world + 1] for key, value in obs.items()}
         single = roll(make_method("frozen", PAIR, base_policy=SeededPolicy()), alone, [1 + world], INTERACT_FROM + 5)
         np.testing.assert_array_equal(single[:, 0], together[:, world])
+
+
+def random_weights(mask: FingerMask, folder: Path) -> dict[str, Path]:
+    """Files of a stabiliser and a residual B with random weights."""
+    torch.manual_seed(0)
+    sizes = {key: value.shape[1] for key, value in observation(1).items()}
+    networks = [ActorCritic(FEATURE_SIZE, 22), ActorCritic(residual_b_size(sizes["task_b"], sizes["context"]), 28)]
+    for network in networks:
+        torch.nn.init.normal_(network.mean_layer.weight, std=0.3)
+    paths = {role: folder / f"{role}.safetensors" for role in ("stabiliser", "residual")}
+    stabiliser = StabiliserPolicy(networks[0], bound=0.1, masks=[mask], skill="GraspBall")
+    stabiliser.save(paths["stabiliser"], networks[0])
+    residual = ResidualBPolicy(networks[1], bound=bound_of(ResidualBConfig()), mask=mask, pair=PAIR)
+    residual.save(paths["residual"], networks[1])
+    return paths
+
+
+def test_tensors_in_tensors_out_and_the_same_numbers(tmp_path: Path) -> None:
+    mask = FingerMask.parse("TH+MF+RF")
+    weights = random_weights(mask, tmp_path)
+    arrays = observation(3)
+    tensors = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    actions = []
+    for obs, kind in ((arrays, np.ndarray), (tensors, torch.Tensor)):
+        method = make_method("dexcompose", PAIR, mask=str(mask), base_policy=SeededPolicy(), device="cpu", **weights)
+        method.reset(obs, {}, np.arange(3), np.array([5, 6, 7]))
+        rolled = [method.act(obs) for _ in range(INTERACT_FROM + 3)]
+        method.reset(obs, {}, np.array([1]), np.array([8]))  # one world starts anew
+        rolled += [method.act(obs) for _ in range(INTERACT_FROM + 3)]
+        assert all(isinstance(action, kind) for action in rolled)
+        actions.append(np.stack([np.asarray(action) for action in rolled]))
+    np.testing.assert_array_equal(*actions)
+    plain = roll(make_method("frozen", PAIR, base_policy=SeededPolicy()), arrays, [5, 6, 7], INTERACT_FROM + 3)
+    assert not np.array_equal(plain[-1], actions[0][INTERACT_FROM + 2]), "the residuals act"
+
+
+def test_device_is_an_option_that_does_not_determine_the_actions() -> None:
+    method: Any = make_method("frozen", PAIR, base_policy=SeededPolicy(), device="cpu")
+    assert method.device == torch.device("cpu")
+    assert method.describe() == make_method("frozen", PAIR, base_policy=SeededPolicy()).describe()  # type: ignore[attr-defined]
+    for device in ("cuda:99", "abacus"):
+        with pytest.raises(ValueError, match=f"device is '{device}'"):
+            make_method("frozen", PAIR, device=device)
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexcompose_agents.residual.config import DisturbanceConfig
+from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
 from dexcompose_agents.residual.disturbances import CONTROL_PERIOD, draw_disturbance, wander
 from dexcompose_agents.residual.transition import HOLD, INTERACT, TRANSITION, PhasePlanner
 from dexcompose_envs import hand
@@ -20,15 +22,14 @@ def test_minimum_jerk_by_hand():
 
 
 def test_plan_holds_then_travels_then_stays():
-    start, hold = np.full(28, 0.4, np.float32), np.full((1, 28), -0.2, np.float32)
-    planner = PhasePlanner(start, hold_steps=3, transition_steps=10)
-    steps = np.arange(20)
-    plan = planner.plan(steps, np.repeat(hold, 20, axis=0))
-    assert np.array_equal(plan[:3], np.repeat(hold, 3, axis=0))
-    np.testing.assert_allclose(plan[12:], np.repeat(start[None], 8, axis=0), atol=1e-6)
-    np.testing.assert_allclose(plan[7, 6:], start[6:], atol=1e-6)  # fingers take half of the time
-    np.testing.assert_allclose(plan[7, :6], 0.1, atol=1e-6)  # the wrist is half-way
-    assert (np.diff(plan, axis=0) >= 0).all()
+    planner = PhasePlanner(np.full(28, 0.4), hold_steps=3, transition_steps=10)
+    steps, hold = torch.arange(20), torch.full((20, 28), -0.2)
+    plan = planner.plan(steps, hold)
+    assert torch.equal(plan[:3], hold[:3])
+    torch.testing.assert_close(plan[12:], torch.full((8, 28), 0.4))
+    torch.testing.assert_close(plan[7, 6:], torch.full((22,), 0.4))  # fingers take half of the time
+    torch.testing.assert_close(plan[7, :6], torch.full((6,), 0.1))  # the wrist is half-way
+    assert (plan.diff(dim=0) >= 0).all()
     assert planner.phase(steps).tolist() == [HOLD] * 3 + [TRANSITION] * 10 + [INTERACT] * 7
 
 
@@ -55,16 +56,55 @@ def test_disturbance_starts_at_rest_and_respects_limits(seed):
     config = DisturbanceConfig()
     low, high = hand.ACTION_LOW[6:], hand.ACTION_HIGH[6:]
     reference = rng.uniform(low, high)
-    drawn = draw_disturbance(rng, reference, 151, config)
+    drawn = draw_disturbance(rng, 151, config)
+    fingers = drawn.fingers(reference)
     assert drawn.wrist.shape == (151, 6)
     assert np.allclose(drawn.wrist[0], 0.0)
     jitter = 6 * config.jitter_translation
     assert np.abs(drawn.wrist[:, :3]).max() <= config.translation + jitter
     assert drawn.wrist[:, 2].min() >= -config.descent - jitter
     assert drawn.wrist[:, 4].max() <= config.pitch + config.rotation / 2 + 6 * config.jitter_rotation
-    assert ((drawn.fingers >= low) & (drawn.fingers <= high)).all()
-    assert np.allclose(drawn.fingers[0], reference)
+    assert ((fingers >= low) & (fingers <= high)).all()
+    assert np.allclose(fingers[0], reference)
     assert (np.diff(drawn.phase) >= 0).all()
     assert drawn.phase[-1] == INTERACT
     opened = int(np.argmax(drawn.phase == INTERACT))
-    assert np.allclose(drawn.fingers[opened], np.clip(hand.OPEN_FINGERS, low, high), atol=1e-9)
+    assert np.allclose(fingers[opened], np.clip(hand.OPEN_FINGERS, low, high), atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_bank_commands_what_was_drawn(seed):
+    config, steps = DisturbanceConfig(), 40
+    bank = DisturbanceBank(config, 2, steps, seed)
+    holds = np.random.default_rng(seed).uniform(hand.ACTION_LOW, hand.ACTION_HIGH, (2, 28))
+    for pick, hold in enumerate(holds):
+        drawn = draw_disturbance(np.random.default_rng([seed, pick]), steps, config)
+        targets = np.concatenate([hold[:6] + drawn.wrist, drawn.fingers(hold[6:])], axis=1)
+        normalised = torch.tensor(hand.normalize(hold), dtype=torch.float32).expand(steps, 28)
+        command, phase = bank.command(torch.full((steps,), pick), torch.arange(steps), normalised)
+        np.testing.assert_allclose(command, np.clip(hand.normalize(targets), -1, 1), atol=2e-6)
+        assert phase.argmax(1).tolist() == drawn.phase.tolist()
+
+
+def test_every_disturbance_of_the_bank_is_picked_about_as_often():
+    seeds, episodes = torch.meshgrid(torch.arange(200) + 7, torch.arange(50), indexing="ij")
+    drawn = episode_hash(seeds.flatten(), episodes.flatten())
+    assert drawn.min() >= 0 and drawn.max() < 2**32
+    counts = torch.bincount(drawn % 20, minlength=20)  # 10,000 draws: 500 each, standard deviation 22
+    assert (counts - 500).abs().max() < 5 * 22
+    # The mask is taken from the quotient, so it must not follow from the disturbance: 125 each, deviation 11.
+    pairs = torch.bincount(drawn % 20 * 4 + drawn // 20 % 4, minlength=80)
+    assert (pairs - 125).abs().max() < 5 * 11
+
+
+def test_hash_by_hand():
+    # Of seed 0 and episode 0 every step is 0; a known pair guards the numbers on every device.
+    assert episode_hash(torch.tensor([0]), torch.tensor([0])).item() == 0
+    x = 1
+    for _ in range(2):
+        x = ((x >> 16 ^ x) * 0x45D9F3B) % 2**32
+    x = (x >> 16 ^ x) ^ 2
+    for _ in range(2):
+        x = ((x >> 16 ^ x) * 0x45D9F3B) % 2**32
+    assert episode_hash(torch.tensor([1]), torch.tensor([2])).item() == x >> 16 ^ x

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexcompose_agents.residual import PPO, PPOConfig
+from dexcompose_agents.residual import PPO, PPOConfig, TrainingPaused
 from dexcompose_agents.residual.point_mass import PointMass
 from dexcompose_agents.residual.rollout import RolloutEnv, Step
+
+from .fakes import HostReads
 
 SMALL = PPOConfig(num_envs=8, horizon=16, total_steps=8 * 16 * 6, hidden=(32, 32), evaluate_every=2, epochs=2)
 
@@ -23,7 +25,7 @@ def test_point_mass_is_a_rollout_env():
 
 def test_learns_the_point_mass():
     config = PPOConfig(
-        num_envs=32, horizon=24, total_steps=32 * 24 * 30, hidden=(64, 64), evaluate_every=15, learning_rate=3e-3
+        num_envs=32, horizon=24, total_steps=32 * 24 * 30, hidden=(64, 64), evaluate_every=15, learning_rate=1e-3
     )
     trainer = PPO(PointMass(32, dimensions=4), config)
     trainer.train()
@@ -42,7 +44,7 @@ def test_first_minibatch_has_ratio_one():
 class _Counter:
     """Observes t and t^2, the steps its episode has lasted; cut off after `limit` steps, all worlds alike."""
 
-    observation_size, action_size = 4, 1
+    observation_size, action_size, device = 4, 1, torch.device("cpu")
 
     def __init__(self, num_envs=2, limit=3, valid_from=0):
         self.num_envs, self.limit, self.valid_from, self.t = num_envs, limit, valid_from, 0
@@ -129,6 +131,74 @@ def test_interruption_keeps_the_last_complete_iteration(tmp_path):
     assert resumed.iteration == 6
     with open(tmp_path / "metrics.csv", newline="") as file:
         assert [row["iteration"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_training_in_pieces_equals_training_at_once(tmp_path):
+    # Every iteration is evaluated here, so that every piece ends where episodes start afresh anyway.
+    config = replace(SMALL, evaluate_every=1, total_steps=8 * 16 * 3)
+    whole = PPO(PointMass(8), config)
+    whole.train()
+    pieces = 0
+    while True:
+        part = PPO(PointMass(8), config, out=tmp_path)
+        try:
+            part.train(max_minutes=1e-9)
+            break
+        except TrainingPaused as pause:
+            pieces += 1
+            assert f"after {part.iteration} of 3 iterations" in str(pause)
+    assert pieces == 6  # first evaluation, iteration, evaluation, iteration, evaluation, iteration; then the last one
+    assert torch.equal(_weights(part.network), _weights(whole.network))
+    assert part.evaluations == whole.evaluations
+
+
+def test_a_pause_between_evaluations_keeps_the_last_iteration(tmp_path):
+    config = replace(SMALL, evaluate_every=6)
+    for iteration in (0, 1, 2, 3):
+        trainer = PPO(PointMass(8), config, out=tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(max_minutes=1e-9)
+        assert trainer.iteration == iteration
+        assert [row["iteration"] for row in trainer.evaluations] == [0.0]
+    trainer.train()
+    assert [row["iteration"] for row in trainer.evaluations] == [0.0, 6.0]
+    with pytest.raises(ValueError, match="max_minutes is 0"):
+        trainer.train(max_minutes=0)
+
+
+def test_nothing_is_read_back_in_a_control_step():
+    trainer = PPO(PointMass(8, episode_steps=5), SMALL)
+    observation = trainer._restart()
+    with HostReads() as reads:
+        rollout, _, row = trainer._collect(observation)
+    assert row["episode_distance"] > 0
+    assert reads == ["tolist"], "once per iteration, for the log"
+    trainer.optimizer = torch.optim.SGD(trainer.network.parameters())  # Adam counts its steps on the host.
+    with HostReads() as reads:
+        trainer._update(rollout)
+    assert reads == ["aten::index"] * 5 + ["tolist"], "valid steps are picked and numbers logged, once per iteration"
+
+
+def test_logged_means_are_those_of_the_episodes_that_ended():
+    trainer = PPO(_Counter(), replace(SMALL, num_envs=2, horizon=4, evaluate_every=10))
+    _, _, row = trainer._collect(trainer._restart())
+    assert row["episode_t"] == 3.0
+    trainer.config = replace(trainer.config, horizon=2)
+    _, _, row = trainer._collect(trainer._restart())
+    assert row["episode_t"] != row["episode_t"], "NaN: none ended"
+
+
+def test_task_and_network_must_share_the_gpu():
+    class Elsewhere(PointMass):
+        def __init__(self):
+            super().__init__(8)
+            self.device = torch.device("cuda", 1)
+
+    with pytest.raises(ValueError, match="the task is on cuda:1; the settings say device='cpu'"):
+        PPO(Elsewhere(), SMALL)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device is 'cuda'"):
+            PPO(PointMass(8), replace(SMALL, device="cuda"))
 
 
 def test_never_returns_less_than_the_base_arm():

@@ -2,52 +2,34 @@
 
 from dataclasses import replace
 
-import numpy as np
+import gymnasium as gym
 import pytest
 import torch
 
-from dexcompose_agents.residual import residual_b_preset, stabiliser_preset
+from dexcompose_agents.residual import ActorCritic, TrainingPaused, residual_b_preset, stabiliser_preset
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask, composite_reward
 from dexcompose_agents.residual.rollout import RolloutEnv
-from dexcompose_agents.residual.stabiliser import StabiliserPolicy
+from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention_reward
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
 from dexcompose_envs.ownership import FingerMask
+
+from .fakes import HostReads, RepeatingPolicy, TensorEnv, network
 
 MASK = FingerMask.parse("TH+MF+RF+LF")
 PAIR = "GraspBall-PushButton"
 
 
-class StayPut:
-    """Stand-in for pi_B: commands the joint positions that it observes."""
-
-    def reset(self, num_envs):
-        self.calls = 0
-
-    def seed_envs(self, seeds, env_ids=None):
-        pass
-
-    def reset_envs(self, env_ids):
-        pass
-
-    def hide_fingers(self, fingers):
-        self.hidden = tuple(fingers)
-
-    def act(self, task_obs, env_ids=None):
-        self.calls += 1
-        return np.clip(task_obs[:, :28], -1, 1)
-
-
 def test_rewards_by_hand():
     # Eq. 13: -0.01 - 0.001 * (0.1^2 + 0.2^2) = -0.01005
-    residual = np.array([[0.1, 0.2]], np.float32)
-    assert retention_reward(np.array([0.01], np.float32), residual, 0.001)[0] == pytest.approx(-0.01005)
+    residual = torch.tensor([[0.1, 0.2]])
+    assert retention_reward(torch.tensor([0.01]), residual, 0.001).item() == pytest.approx(-0.01005)
     # Eq. 14: 5 * 0.2 + 5 * 1 - 1 * 0.01 - 0.001 * 0.05 = 5.98995
-    one = np.ones(1, np.float32)
+    one = torch.ones(1)
     total = composite_reward(0.2 * one, one, 0.01 * one, residual, ResidualBConfig())
-    assert total[0] == pytest.approx(5.98995)
+    assert total.item() == pytest.approx(5.98995)
 
 
 def test_stabiliser_task_is_deterministic_and_moves_the_hand():
@@ -65,6 +47,79 @@ def test_stabiliser_task_is_deterministic_and_moves_the_hand():
     assert steps[19].truncated.all()
     assert not torch.equal(steps[19].final_observation, steps[19].observation)
     assert torch.equal(steps[18].final_observation, steps[18].observation)
+
+
+def test_episodes_of_a_world_depend_on_its_seed_alone():
+    config = stabiliser_preset("test", masks=("TH+MF+RF+LF", "TH+MF"))
+
+    def run(num_envs, seed):
+        task = StabiliserTask("GraspBall", config, num_envs=num_envs)
+        features = [task.reset(seed), *(task.step(torch.zeros(num_envs, 22)).observation for _ in range(45))]
+        task.close()
+        return torch.stack(features)
+
+    three = run(3, 5)
+    assert torch.equal(run(1, 7)[:, 0], three[:, 2])
+    masks = {tuple(row) for row in three[:, :, -5:].flatten(0, 1).tolist()}
+    assert len(masks) == 2, "nine episodes meet both masks"
+
+
+@pytest.fixture
+def tensor_backend(monkeypatch):
+    """The backend "warp" is the NumPy one in the manner of a GPU's."""
+    make_vec = gym.make_vec
+
+    def make(*args, backend="mujoco", device=None, **options):
+        env = make_vec(*args, **options)
+        if backend == "mujoco":
+            return env
+        assert device == "cpu"
+        return TensorEnv(env)
+
+    monkeypatch.setattr(gym, "make_vec", make)
+
+
+def _rolled(task, actions):
+    """Everything that a task says in a rollout, and what would have been read back from a GPU."""
+    first, steps = task.reset(3), []
+    with HostReads() as reads:
+        for action in actions:
+            steps.append(task.step(action))
+    task.close()
+    metrics = [torch.stack([step.metrics[name].float() for step in steps]) for name in steps[0].metrics]
+    return [first, *(torch.stack([step[i] for step in steps]) for i in range(6)), *metrics], reads
+
+
+def test_stabiliser_task_on_a_device_equals_that_on_numpy(tensor_backend):
+    actions = torch.randn(45, 2, 22)
+    results = []
+    for backend in ("mujoco", "warp"):
+        config = stabiliser_preset("test", backend=backend)
+        results.append(_rolled(StabiliserTask("GraspBall", config), actions))
+    assert all(torch.equal(*pair) for pair in zip(results[0][0], results[1][0], strict=True))
+    assert results[1][1] == [], "nothing is read back in a control step"
+
+
+def test_residual_b_task_on_a_device_equals_that_on_numpy(tensor_backend):
+    actions = torch.randn(70, 2, 28)
+    results = []
+    for backend in ("mujoco", "warp"):
+        stabiliser = StabiliserPolicy(network(1, FEATURE_SIZE, 22, 0.05), bound=0.05, masks=[MASK], skill="GraspBall")
+        config = residual_b_preset("test", backend=backend)
+        task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), stabiliser, config, max_episode_steps=60)
+        results.append(_rolled(task, actions))
+    assert all(torch.equal(*pair) for pair in zip(results[0][0], results[1][0], strict=True))
+    assert results[1][1] == [], "nothing is read back in a control step"
+
+
+def test_training_pauses_and_goes_on(tmp_path, tensor_backend):
+    config = stabiliser_preset("test", backend="warp")
+    with pytest.raises(TrainingPaused, match="0 of 2 iterations"):
+        train_stabiliser("GraspBall", config, tmp_path, max_minutes=1e-9)
+    assert not (tmp_path / "stabiliser.safetensors").exists()
+    train_stabiliser("GraspBall", config, tmp_path)
+    _, manifest = ActorCritic.load(tmp_path / "stabiliser.safetensors")
+    assert (manifest["iterations"], manifest["backend"], manifest["device"]) == (2, "warp", "cpu")
 
 
 def test_train_stabiliser_writes_a_policy(tmp_path):
@@ -85,7 +140,7 @@ def test_train_residual_b_learns_from_interaction_only(tmp_path):
     config = residual_b_preset("test")
     stabiliser = train_stabiliser("GraspBall", stabiliser_preset("test"), tmp_path / "a")
     options = {"max_episode_steps": 60}
-    policy = StayPut()
+    policy = RepeatingPolicy()
     task = ResidualBTask(PAIR, MASK, policy, stabiliser, config, **options)
     assert policy.hidden == MASK.preserved
     task.reset(3)
@@ -98,13 +153,13 @@ def test_train_residual_b_learns_from_interaction_only(tmp_path):
     assert valid[50:, alive].all()
     assert steps[59].truncated[alive].all()
 
-    trained = train_residual_b(PAIR, MASK, StayPut(), stabiliser, config, tmp_path / "b", **options)
+    trained = train_residual_b(PAIR, MASK, RepeatingPolicy(), stabiliser, config, tmp_path / "b", **options)
     assert trained.mask == MASK
     assert "composed_success" in (tmp_path / "b" / "evaluations.csv").read_text()
 
 
 def test_settings_name_what_is_wrong():
-    with pytest.raises(ValueError, match="unknown preset 'gpu'; expected one of cpu, paper, test"):
+    with pytest.raises(ValueError, match="unknown preset 'gpu'; expected one of cpu, fast, paper, test"):
         stabiliser_preset("gpu")
     with pytest.raises(ValueError, match="bound is -1"):
         StabiliserConfig(bound=-1)
@@ -113,4 +168,21 @@ def test_settings_name_what_is_wrong():
     paper = stabiliser_preset("paper").ppo
     assert (paper.num_envs, paper.horizon, paper.iterations) == (1024, 24, 1000)
     assert residual_b_preset("paper").ppo.iterations == 1000
+    for name, backend, device in (("cpu", "mujoco", "cpu"), ("fast", "warp", "cuda"), ("paper", "warp", "cuda")):
+        for config in (stabiliser_preset(name), residual_b_preset(name)):
+            assert (config.backend, config.env_device, config.ppo.device) == (backend, device, device)
+    assert stabiliser_preset("cpu", ppo=paper).env_device == "cpu", "the network alone may be on a GPU"
+    with pytest.raises(ValueError, match="backend is 'isaac'; expected one of mujoco, warp"):
+        stabiliser_preset("cpu", backend="isaac")
     assert replace(paper, total_steps=1).iterations == 1
+
+
+def test_both_trainings_run_on_warp(tmp_path):
+    pytest.importorskip("mujoco_warp")
+    config = stabiliser_preset("test", backend="warp", episode_steps=10)
+    stabiliser = train_stabiliser("GraspBall", config, tmp_path / "a")
+    config = residual_b_preset("test", backend="warp")
+    train_residual_b(PAIR, MASK, RepeatingPolicy(), stabiliser, config, tmp_path / "b", max_episode_steps=55)
+    for folder in "ab":
+        rows = (tmp_path / folder / "metrics.csv").read_text().splitlines()
+        assert len(rows) == 1 + 2, "two iterations"

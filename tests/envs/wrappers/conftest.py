@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -113,6 +114,48 @@ class FakeHandVectorEnv(VectorEnv):
         return self.worlds.observation(), reward, np.zeros(self.num_envs, dtype=bool), done, info
 
 
+class FakeTorchVectorEnv(FakeHandVectorEnv):
+    """The same worlds as the warp backend gives them: tensors, and `final_*` at every step.
+
+    On the device "meta" tensors have no values, so that whatever reads one back fails, as it would stall a GPU.
+    """
+
+    def __init__(self, *args, device="cpu", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.device = torch.device(device)
+        self.returned, self.seen_actions = [], []
+
+    def reset(self, *, seed=None, options=None):
+        options = dict(options or {})
+        if "reset_mask" in options:
+            options["reset_mask"] = np.asarray(options["reset_mask"])
+        return self._tensors(super().reset(seed=seed, options=options))
+
+    def step(self, actions):
+        self.seen_actions.append(actions)
+        on_meta = self.device.type == "meta"
+        actions = np.zeros(self.action_space.shape, np.float32) if on_meta else np.asarray(actions)
+        obs, reward, terminated, truncated, info = super().step(actions)
+        if self.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP and "final_obs" not in info:
+            info |= {"final_obs": obs, "_final_obs": truncated, "final_info": dict(info), "_final_info": truncated}
+        return self._tensors((obs, reward.astype(np.float32), terminated, truncated, info))
+
+    def get_state(self):
+        return self._tensors(self.worlds.clock.astype(np.float64)[:, None])
+
+    def set_state(self, state, mask=None):
+        chosen = slice(None) if mask is None else mask
+        self.worlds.clock[chosen] = np.asarray(state)[chosen, 0]
+
+    def _tensors(self, values):
+        if isinstance(values, dict):
+            return {key: self._tensors(value) for key, value in values.items()}
+        if isinstance(values, tuple):
+            return tuple(self._tensors(value) for value in values)
+        self.returned.append(torch.tensor(values, device=self.device))
+        return self.returned[-1]
+
+
 class CountingPolicy:
     """A base policy with a counter per world, so that missed and doubled resets and calls show in its actions."""
 
@@ -133,6 +176,7 @@ class CountingPolicy:
     def act(self, task_obs):
         assert task_obs.shape == (len(self.counter), 35)
         self.calls += 1
+        self.kind = type(task_obs)
         actions = np.repeat(self.counter[:, None] / 100, NUM_ACTIONS, axis=1).astype(np.float32)
         self.counter += 1
         return actions
@@ -146,6 +190,11 @@ def fake_env():
 @pytest.fixture
 def fake_venv():
     return FakeHandVectorEnv
+
+
+@pytest.fixture
+def fake_torch_venv():
+    return FakeTorchVectorEnv
 
 
 @pytest.fixture

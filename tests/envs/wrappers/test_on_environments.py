@@ -6,7 +6,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from dexcompose_envs import OUTCOMES, PAIRS, FingerMask, env_id
-from dexcompose_envs.hand import OPEN_FINGERS
+from dexcompose_envs.hand import OPEN_FINGERS, normalize
 from dexcompose_envs.wrappers import ActionOwnership, ActionOwnershipVector, BoundedResidual, BoundedResidualVector
 
 MASK = FingerMask.parse("TH+RF+LF")
@@ -87,4 +87,40 @@ def test_sb3_gets_outcome_and_terminal_observation():
         assert info["TimeLimit.truncated"] is True
         assert info["episode"]["l"] == 3
         assert env.observation_space.contains(info["terminal_observation"])
+    env.close()
+
+
+def test_wrappers_stand_around_the_warp_backend():
+    pytest.importorskip("mujoco_warp")
+    pytest.importorskip("stable_baselines3")
+    import torch
+
+    from dexcompose_envs.wrappers import SB3VecEnv
+
+    venv = gym.make_vec(
+        IDS[0], num_envs=2, backend="warp", device="cpu", max_episode_steps=2, start="scratch", base_shake=0.0
+    )
+    owned = ActionOwnershipVector(venv, MASK, reference=OPEN_FINGERS)
+    wrapped = BoundedResidualVector(owned, lambda obs: torch.full((2, 28), 0.5), 0.25)
+    wrapped.reset(seed=5)
+    obs, reward, *_ = wrapped.step(torch.ones(2, 14))
+    executed = previous_action(venv, obs)
+    assert isinstance(executed, torch.Tensor)
+    assert isinstance(reward, torch.Tensor)
+    expected = np.where(MASK.action_mask_b(), 0.75, normalize(np.concatenate([np.zeros(6), OPEN_FINGERS])))
+    np.testing.assert_allclose(executed.numpy(), [expected] * 2, atol=1e-6)
+
+    env = SB3VecEnv(wrapped)
+    env.reset()
+    for step in range(2):
+        obs, _, dones, infos = env.step(np.ones((2, 14), np.float32))
+        assert [bool(info) for info in infos] == dones.tolist() == [step == 1] * 2
+    final = previous_action(venv, infos[0]["terminal_observation"])
+    np.testing.assert_allclose(final, expected, atol=1e-6)
+    assert isinstance(obs["context"], np.ndarray)
+
+    state = env.venv.get_state()
+    assert isinstance(state, np.ndarray)
+    env.venv.reset(options={"state": state, "reset_mask": np.array([True, False])})
+    np.testing.assert_array_equal(env.venv.get_state(), state)
     env.close()

@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 
 pytest.importorskip("stable_baselines3")
 
-from dexcompose_envs.wrappers import ActionOwnershipVector, BoundedResidualVector, SB3VecEnv
+from dexcompose_envs.wrappers import ActionOwnershipVector, BoundedResidualVector, SB3VecEnv, ToNumpy
 
 
 @pytest.mark.parametrize("final_obs", ["dict", "objects"])
@@ -33,6 +33,22 @@ def test_infos_are_filled_only_where_an_episode_ended(fake_venv, final_obs, flat
     assert clock.tolist() == [2, 1]  # second step of the first episode
     next_clock = obs[0, :2] if flatten else obs["context"][0, :2]
     assert next_clock.tolist() == [0, 2]  # start of the second episode
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_torch_environments_look_like_numpy_ones(fake_venv, fake_torch_venv, wrapped):
+    venv = ToNumpy(fake_torch_venv(3, [2, 3, 4])) if wrapped else fake_torch_venv(3, [2, 3, 4])
+    envs = [SB3VecEnv(fake_venv(3, [2, 3, 4])), SB3VecEnv(venv)]
+    for env in envs:
+        env.seed(1)
+    np.testing.assert_equal(*[env.reset() for env in envs])
+    for _ in range(5):
+        results = [env.step(np.zeros((3, 28), np.float32)) for env in envs]
+        assert [bool(info) for info in results[1][3]] == results[1][2].tolist()  # though final_obs is always there
+        for *_, infos in results:
+            for info in infos:
+                info.get("episode", {}).pop("t", None)
+        np.testing.assert_equal(*results)
 
 
 def test_flat_observations_are_those_of_gymnasium(fake_venv):

@@ -1,0 +1,62 @@
+"""What a training run may use: a device, and the time of one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["GPU_PRESETS", "Piece", "PieceOver", "physics_options"]
+
+GPU_PRESETS = ("fast", "paper")
+"""Presets whose physics run on a GPU."""
+
+
+def physics_options(preset: str, device: str | None) -> dict[str, Any]:
+    """Options of an environment under a preset: which back end and device it runs on."""
+    return {"backend": "warp", "device": device or "cuda"} if preset in GPU_PRESETS else {}
+
+
+class PieceOver(KeyboardInterrupt):
+    """The time of this call is used up; what was finished is saved, and the same call goes on from there."""
+
+
+class Piece:
+    """The time that one call may take, whatever number of stages it runs.
+
+    Args:
+        minutes: Wall time from now on; None for no limit.
+
+    Raises:
+        ValueError: If it isn't positive.
+    """
+
+    def __init__(self, minutes: float | None = None) -> None:
+        if minutes is not None and not minutes > 0:
+            raise ValueError(f"minutes is {minutes}; expected a positive number")
+        self._minutes = minutes
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def remaining(self) -> float | None:
+        """Minutes left, at least a second; None without a limit."""
+        return None if self._end is None else max(1 / 60, (self._end - time.monotonic()) / 60)
+
+    def check(self) -> None:
+        """Ends the call if its time is used up.
+
+        Raises:
+            PieceOver: If so.
+        """
+        if self._end is not None and time.monotonic() >= self._end:
+            raise PieceOver(f"{self._minutes:g} minutes are over")
+
+    def watch(self, advance: Callable[[float, float], None]) -> Callable[[float, float], None]:
+        """The progress callback `advance(done, total)`, which also ends the call when its time is used up."""
+
+        def watched(done: float, total: float) -> None:
+            advance(done, total)
+            if done < total:
+                self.check()
+
+        return watched

@@ -1,0 +1,171 @@
+"""Every benchmark runs at its smallest size and writes sane numbers; how fast anything is, isn't tested."""
+
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.physics import BackendError
+from dexcompose_envs.scene import build_scene
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """`script(name)`: a benchmark's module."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def assert_positive(*numbers):
+    assert all(math.isfinite(number) and number > 0 for number in numbers), numbers
+
+
+def test_native_environment_against_bare_mujoco(script, tmp_path):
+    out = tmp_path / "throughput.json"
+    words = ["--worlds", "1", "2", "--threads", "1", "--world-steps", "8", "--turns", "1", "--out", str(out)]
+    result = script("throughput").main(words)
+    assert json.loads(out.read_text()) == json.loads(json.dumps(result))
+    assert result["mode"] == "cpu"
+    assert result["machine"]["cores"] >= 1
+    assert {"mujoco", "dexcompose"} <= result["versions"].keys()
+    assert [row["num_worlds"] for row in result["rows"]] == [1, 2]
+    for row in result["rows"]:
+        cell = row["threads"]["1"]
+        assert_positive(row["bare_steps_per_s"], *cell.values())
+        assert cell["ratio_per_core"] == pytest.approx(cell["steps_per_s"] / row["bare_steps_per_s"], abs=2e-3)
+
+
+def test_warp_ladder(script, tmp_path, capsys):
+    sizes = "--worlds 2 --controls calm --steps 2 --repeats 1 --warmup 1 --episode-steps 6"
+    words = f"warp --device cpu {sizes} --contestants physics physics+sensors env ppo --out"
+    result = script("throughput").main([*words.split(), str(tmp_path / "warp.json")])
+    assert json.loads((tmp_path / "warp.json").read_text())["rows"] == result["rows"]
+    assert "NO GPU NUMBERS" in capsys.readouterr().out
+    assert {"warp-lang", "mujoco-warp", "torch", "mujoco"} <= result["versions"].keys()
+    rows = {row["contestant"]: row for row in result["rows"]}
+    assert list(rows) == ["physics", "physics+sensors", "env", "ppo"]
+    for row in rows.values():
+        assert row["error"] is None
+        assert_positive(row["steps_per_s"], *row["range"], row["contacts"], row["rows"])
+    for name in ("physics", "physics+sensors", "env"):
+        assert rows[name]["ratio"] == pytest.approx(rows[name]["steps_per_s"] / rows["physics"]["steps_per_s"])
+    assert rows["ppo"]["ratio"] is None
+    # The hand holds the object in all of them.
+    assert rows["physics"]["contacts"] == pytest.approx(rows["env"]["contacts"], abs=4)
+
+
+def test_warp_with_all_policies(script):
+    module = script("throughput_warp")
+    # From control step 50 on pi_B acts.
+    config = module.WarpConfig(device="cpu", worlds=(1,), contestants=("env+policies",), warmup=50, steps=2, repeats=1)
+    (row,) = module.measure(config)
+    assert (row["control"], row["error"], row["ratio"]) == ("learned", None, None)
+    assert_positive(row["steps_per_s"], row["rows"])
+
+
+def test_worlds_that_do_not_fit_are_reported_and_the_median_counts(script, monkeypatch):
+    module = script("throughput_warp")
+
+    def run(config, contestant, control, worlds, library, parts, device):
+        if worlds == 3 and contestant == "physics":
+            raise BackendError("3 worlds need about 9 GiB, but cuda:0 has 1 GiB free")
+        if worlds == 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return module.Measured([1.0, 0.5, 4.0], 10, {"contacts": 1.0, "rows": 4.0}, None)
+
+    monkeypatch.setattr(module, "_run", run)
+    config = module.WarpConfig(device="cpu", worlds=(2, 3), contestants=("physics", "env"), controls=("rough",))
+    physics, env, *failed = module.measure(config)
+    assert physics["steps_per_s"] == env["steps_per_s"] == 2 * 10 / 1.0
+    assert physics["range"] == [2 * 10 / 4.0, 2 * 10 / 0.5]
+    assert env["ratio"] == 1.0
+    assert [row["error"] for row in failed] == [
+        "3 worlds need about 9 GiB, but cuda:0 has 1 GiB free", "CUDA out of memory.",
+    ]  # fmt: skip
+    assert module.table(config, [physics, env, *failed]).row_count == 4
+    with pytest.raises(RuntimeError, match="illegal instruction"), module._noting_failure({}):
+        raise RuntimeError("illegal instruction")
+
+
+def test_bare_physics_moves_as_the_environment_and_leaves_sensors_out(script):
+    bare = script("throughput_bare_warp")
+    scene, library = build_scene("GraspBall"), HeldStateLibrary.load("GraspBall")
+    parts = bare.held_parts("GraspBall", None, library, 2)
+    np.testing.assert_array_equal(parts["qpos"].shape, (2, scene.model.nq))
+    controls = torch.as_tensor(parts["targets"], dtype=torch.float32)[None].repeat(2, 1, 1)
+    seen = {}
+    for sensors in (False, True):
+        physics = bare.BarePhysics(scene, 2, "cpu", sensors=sensors)
+        physics.load(parts)
+        physics.run(controls)
+        usage = physics.usage()
+        assert_positive(usage["contacts"], usage["rows"])
+        assert usage["diverged"] == 0
+        seen[sensors] = physics.sensordata
+    assert not seen[False].any()
+    held = seen[True][:, scene.sensors["object_position"]].numpy()
+    np.testing.assert_allclose(held, library.hold_target[:2], atol=5e-3)
+
+
+def test_rough_noise_is_the_same_angle_on_every_joint(script):
+    common, hand = script("throughput_common"), importlib.import_module("dexcompose_envs.hand")
+    radians = common.noise_scale("rough") * (hand.ACTION_HIGH - hand.ACTION_LOW) / 2
+    np.testing.assert_allclose(radians[3:], common.ROUGH_NOISE)
+    np.testing.assert_array_equal(common.noise_scale("calm"), common.CALM_NOISE)
+
+
+def test_against_gymnasium_robotics(tmp_path):
+    # In a process of its own: AsyncVectorEnv forks.
+    words = "robotics --theirs HandManipulateBlock-v1 --worlds 2 --controls rough --steps 3 --turns 1 --out"
+    command = [sys.executable, str(BENCHMARKS / "throughput.py"), *words.split(), str(tmp_path / "robotics.json")]
+    subprocess.run(command, check=True, timeout=120, capture_output=True)
+    rows = json.loads((tmp_path / "robotics.json").read_text())["rows"]
+    assert [row["env"] for row in rows] == ["HandManipulateBlock-v1", "DexCompose/GraspBall-PushButton-v0"]
+    sizes = [(row["physics_steps"], row["dt"], row["cone"]) for row in rows]
+    assert sizes == [(20, 0.002, "pyramidal"), (8, 0.005, "elliptic")]
+    for row in rows:
+        assert_positive(row["steps_per_s"], row["nv"], row["contacts"], row["rows"])
+        assert_positive(row["share_of_bare"])
+        assert row["physics_steps_per_s"] == pytest.approx(row["steps_per_s"] * row["physics_steps"])
+
+
+def test_engine_parity(script, tmp_path):
+    module = script("engine_parity")
+    config = module.Config(
+        device="cpu", retention=("GraspBall",), skills=("PushButton",), worlds=2, after=(1, 3), hold_steps=4,
+        episodes=1, rollouts=1, release_steps=4, masks=("TH+MF+RF", "TH"), out=tmp_path,
+    )  # fmt: skip
+    result = module.main(config)
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(result))
+    groups = {row["sensors"]: row["largest_difference"] for row in result["sensors"]}
+    assert groups.keys() == build_scene("GraspBall").sensors.keys()
+    assert groups["object_position"] < 1e-5
+    assert [(row["base_shake"], row["control_steps"]) for row in result["motion"]] == [(0, 1), (0, 3), (1, 1), (1, 3)]
+    for row in result["motion"]:
+        assert 0 < row["object_median_mm"] <= row["object_max_mm"] < 1
+        assert 0 < row["wrist_median_mm"] <= row["wrist_max_mm"] < 1
+        assert row["native_lost_at_end"] == row["warp_diverged"] == 0
+    assert [row["engine"] for row in result["drift"]] == ["native", "warp"]
+    assert all(0 < row["median_mm"] <= row["max_mm"] < 5 for row in result["drift"])
+    assert [row["mask"] for row in result["release"]] == ["TH+MF+RF", "TH"]
+    for row in result["policies"] + result["release"]:
+        assert row["trials"] == 1
+        assert {row["native"], row["warp"]} <= {0, 1}
+        assert row["overlap"]
+
+
+def test_intervals_that_do_not_overlap_are_called_so(script):
+    compared = script("engine_parity").compared
+    assert compared([10, 9], 10)["overlap"]
+    row = compared([100, 20], 100)
+    assert not row["overlap"]
+    assert row["native_interval_95"][0] > row["warp_interval_95"][1]
