@@ -40,6 +40,8 @@ _SENSOR_CONTACTS = 16
 class MujocoWarp:
     """Steps N worlds on one device. See `physics.base.Engine` for the contract.
 
+    The first world on a new machine takes a minute, in which kernels are compiled; Warp keeps them on disk.
+
     A GPU's rounding depends on the order in which its threads finish, so runs agree statistically, not bit by bit; on
     the CPU they do bit by bit.
     """

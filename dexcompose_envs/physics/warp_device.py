@@ -37,6 +37,8 @@ def load_warp() -> tuple[Any, Any]:
         import warp
     except ImportError as error:
         raise BackendError(f"backend 'warp' can't be imported ({error}): {EXTRA}") from None
+    if hasattr(warp.config, "log_level") and warp.config.log_level < warp.LOG_WARNING:
+        warp.config.log_level = warp.LOG_WARNING  # else a line for each of a hundred kernels
     return warp, mujoco_warp
 
 
