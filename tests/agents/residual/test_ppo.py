@@ -10,7 +10,7 @@ from dexcompose_agents.residual import PPO, PPOConfig, TrainingPaused
 from dexcompose_agents.residual.point_mass import PointMass
 from dexcompose_agents.residual.rollout import RolloutEnv, Step
 
-from .fakes import HostReads
+from ...host_reads import HostReads
 
 SMALL = PPOConfig(num_envs=8, horizon=16, total_steps=8 * 16 * 6, hidden=(32, 32), evaluate_every=2, epochs=2)
 

@@ -16,7 +16,8 @@ from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
 from dexcompose_envs.ownership import FingerMask
 
-from .fakes import HostReads, RepeatingPolicy, TensorEnv, network
+from ...host_reads import HostReads
+from .fakes import RepeatingPolicy, TensorEnv, network
 
 MASK = FingerMask.parse("TH+MF+RF+LF")
 PAIR = "GraspBall-PushButton"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 
 import gymnasium as gym
@@ -21,6 +22,8 @@ from dexcompose_envs.physics.contact_capacity import ContactCapacity, measure_ca
 from dexcompose_envs.physics.mujoco_warp import MujocoWarp
 from dexcompose_envs.physics.warp_device import check_memory, load_warp
 from dexcompose_envs.scene import build_scene
+
+from ...host_reads import HostReads
 
 PAIR, BUTTON = "GraspBall-PushButton", "PushButton"
 few = settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])  # too slow to shrink
@@ -211,6 +214,20 @@ def test_a_world_that_diverges_is_restarted_and_counted_and_the_others_go_on(hel
     assert info["task_a_held"].all()
     venv.close()
     undisturbed.close()
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep"])
+def test_a_step_reads_nothing_back_but_late_reports(mode, held_library):
+    venv = make(PAIR, 2, held_library, autoreset_mode=mode)
+    obs, _ = venv.reset(seed=0)
+    actions = torch.from_numpy(stay(venv, obs))
+    venv.step(actions)
+    with HostReads() as reads:
+        for _ in range(3):
+            venv.step(actions)
+    # On the CPU alone actions are checked at the door; the report is read a step late from the host's own memory.
+    assert Counter(reads) == {"aten::_local_scalar_dense": 3, "numpy": 3}
+    venv.close()
 
 
 def test_dropped_contacts_are_an_error(held_library, monkeypatch):
