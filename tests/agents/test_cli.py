@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dexcompose_agents import cli, evaluation
 from dexcompose_agents.evaluation import EvaluationInterrupted
@@ -324,3 +325,33 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(evaluation, "evaluate", defect)
     with pytest.raises(AssertionError, match="a defect"):
         cli.main(["eval", PAIR, "--out", str(tmp_path)])
+
+
+def test_a_training_in_pieces_says_that_the_same_command_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "states"
+    command = ["train", "held-states", "GraspBall", "--preset", "test", "--out", str(out), "--minutes", "0.01"]
+    assert cli.main(command) == 130
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"dexcompose: paused; saved to {out}, run the same command to go on"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "stabiliser", "GraspBall", "--preset", "fast"], "torch .* finds no GPU; device='cpu' works without"),
+        (["train", "held-states", "GraspBall", "--preset", "paper"], "expected one of 'cpu' .*no CUDA device"),
+        (["release-test", "GraspBall", "--backend", "warp"], "torch .* finds no GPU"),
+        (["eval", PAIR, "--backend", "warp", "--device", "cuda:1"], r"'cuda:1'; expected one of 'cpu'"),
+        (["train", "all", "--minutes", "0"], "minutes is 0.0; expected a positive number"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
+)
+def test_a_missing_gpu_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(message, last), last
