@@ -10,12 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexcompose_agents import cli, held_state_collection, stages, training_commands
+from dexcompose_agents import cli, held_state_collection, pipeline, stages, training_commands
+from dexcompose_agents import train_all as train_all_module
 from dexcompose_agents.diffusion import load_policy
 from dexcompose_agents.methods.registry import make_method
 from dexcompose_agents.pretrained_files import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
 from dexcompose_agents.stages import StageError
 from dexcompose_agents.train_all import budget, train_all
+from dexcompose_agents.weights import load_weights
 from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateError, HeldStateLibrary, held_states_folder
 
 PAIR = "GraspBall-PushButton"
@@ -71,6 +73,20 @@ def test_the_folder_is_laid_out_like_the_package(made):
     assert [row["stage"] for row in summary["stages"]] == list(STAGES)
     mask = json.loads((made / "pretrained" / "masks" / f"{PAIR}.json").read_text())
     assert mask["selector"] == "utility" and mask["mask"]
+
+
+def test_the_chain_runs_on_warp(folder, monkeypatch):
+    """What the presets for a GPU do, on Warp's CPU path and with the budget of the preset `test`."""
+    options = {"backend": "warp", "device": "cpu"}
+    monkeypatch.setattr(train_all_module, "physics_options", lambda preset, device: options)
+    monkeypatch.setattr(pipeline, "on_device", lambda config, device: replace(config, backend="warp"))
+    monkeypatch.setattr(pipeline, "GPU_WORLDS", 30)
+    assert again(folder) == [name for name in STAGES if not name.startswith(("demonstrations", "policy"))]
+    for name in ("stabiliser-GraspBall", f"residual-{PAIR}"):
+        assert load_weights(folder / "pretrained" / f"{name}.safetensors")[1]["backend"] == "warp"
+    settings = json.loads((folder / "pretrained" / "release_test" / "GraspBall.json").read_text())
+    assert settings["backend"] == "warp"
+    assert again(folder) == []
 
 
 def test_policies_say_what_they_were_made_from(made):
