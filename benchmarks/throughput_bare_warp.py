@@ -75,7 +75,7 @@ class BarePhysics:
             model = self._mjw.put_model(scene.model)
             model.opt.contact_sensor_maxmatch = _SENSOR_CONTACTS
             model.opt.warn_overflow = 0
-            model.opt.graph_conditional = self._cuda and self._warp.is_conditional_graph_supported()
+            model.opt.graph_conditional = not self._cuda or self._warp.is_conditional_graph_supported()
             if not sensors:
                 model.opt.disableflags |= int(self._mjw.DisableBit.SENSOR)
             data = self._mjw.make_data(scene.model, nworld=num_worlds, nconmax=room.contacts, njmax=room.rows)
@@ -84,7 +84,12 @@ class BarePhysics:
         self._control = to_torch(data.ctrl)
         self.sensordata = to_torch(data.sensordata)
         self._graph: Any = None
-        self._stream = torch.cuda.Stream(self.device) if self._cuda else None
+        self._stream: Any = None
+        if self._cuda:
+            # Warp's own kind of stream, as in the engine: see there.
+            self._warp_stream = self._warp.Stream(str(self.device))
+            self._stream = self._warp.stream_to_torch(self._warp_stream)
+            self._warp.synchronize_device(str(self.device))
 
     def load(self, parts: Parts) -> None:
         """Puts the worlds into states: `PHYSICS_PARTS`, each with N rows."""
@@ -117,19 +122,19 @@ class BarePhysics:
             return
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
-        stream = self._warp.stream_from_torch(self._stream)
         with torch.cuda.stream(self._stream):
             if self._graph is None:
-                self._capture(stream)
+                self._capture()
             for control in controls:
                 self._control.copy_(control)
-                self._warp.capture_launch(self._graph, stream=stream)
+                self._warp.capture_launch(self._graph, stream=self._warp_stream)
         current.wait_stream(self._stream)
 
-    def _capture(self, stream: Any) -> None:
-        with self._warp.ScopedDevice(str(self.device)), self._warp.ScopedStream(stream):
+    def _capture(self) -> None:
+        with self._warp.ScopedDevice(str(self.device)), self._warp.ScopedStream(self._warp_stream):
             self._physics()  # kernels must be compiled before
-            with self._warp.ScopedCapture(stream=stream) as capture:
+            self._warp.synchronize_stream(self._warp_stream)
+            with self._warp.ScopedCapture(stream=self._warp_stream) as capture:
                 self._physics()
         self._graph = capture.graph
 

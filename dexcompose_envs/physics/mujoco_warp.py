@@ -149,12 +149,14 @@ class MujocoWarp:
         import torch
 
         state, sensors, overflow = self.get_state(), self.sensordata.clone(), self._overflow.clone()
-        # A graph can't be captured on the default stream.
-        self._stream = torch.cuda.Stream(self.device)
+        # A graph can't be captured on the default stream; on a stream of torch's own, which doesn't block that one, Warp
+        # could give a kernel's scratch memory away too early.
+        self._warp_stream = self._warp.Stream(str(self.device))
+        self._stream = self._warp.stream_to_torch(self._warp_stream)
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        self._warp_stream = self._warp.stream_from_torch(self._stream)
         with self._warp.ScopedDevice(str(self.device)), self._warp.ScopedStream(self._warp_stream):
             self._physics()
+            self._warp.synchronize_stream(self._warp_stream)
             with self._warp.ScopedCapture(stream=self._warp_stream) as capture:
                 self._physics()
         self._graph = capture.graph
