@@ -122,7 +122,27 @@ class Bare:
         return {**sizes, "contacts": contacts, "rows": rows, "cone": cone}
 
 
-class Theirs:
+class Contestant:
+    """A vector environment with its actions, and its own model's bare loop."""
+
+    _venv: Any
+    _actions: NDArray[np.float32]
+    bare: Bare
+
+    def turn(self) -> NDArray[np.float64]:
+        """Seconds of all control steps of a turn."""
+        self._venv.reset(seed=0)
+        start = now()
+        for action in self._actions:
+            self._venv.step(action)
+        return now() - start
+
+    def close(self) -> None:
+        """Ends processes or threads."""
+        self._venv.close()
+
+
+class Theirs(Contestant):
     """Worlds of gymnasium-robotics, one process each."""
 
     def __init__(self, name: str, num_worlds: int, control: ControlName, steps: int) -> None:
@@ -141,20 +161,8 @@ class Theirs:
         self.bare = Bare(model, single.unwrapped.data, controls, single.unwrapped.n_substeps)
         single.close()
 
-    def turn(self) -> NDArray[np.float64]:
-        """Seconds of all control steps of a turn."""
-        self._venv.reset(seed=0)
-        start = now()
-        for action in self._actions:
-            self._venv.step(action)
-        return now() - start
 
-    def close(self) -> None:
-        """Ends the processes."""
-        self._venv.close()
-
-
-class Ours:
+class Ours(Contestant):
     """Worlds of this package, on threads."""
 
     def __init__(self, pair: str, num_worlds: int, control: ControlName, steps: int, library: HeldStateLibrary) -> None:
@@ -171,18 +179,6 @@ class Ours:
         controls = hand.denormalize(self._actions[:, 0])
         self.bare = Bare(core.scene.model, first, controls, PHYSICS_STEPS_PER_CONTROL_STEP)
 
-    def turn(self) -> NDArray[np.float64]:
-        """Seconds of all control steps of a turn."""
-        self._venv.reset(seed=0)
-        start = now()
-        for action in self._actions:
-            self._venv.step(action)
-        return now() - start
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._venv.close()
-
 
 def measure(config: RoboticsConfig) -> Iterator[dict[str, Any]]:
     """One row per number of worlds, control and environment."""
@@ -191,7 +187,7 @@ def measure(config: RoboticsConfig) -> Iterator[dict[str, Any]]:
         for control in config.controls:
             size = (num_worlds, control, config.steps)
             # Theirs first: processes are forked before there are threads.
-            contestants: dict[str, Any] = {name: Theirs(name, *size) for name in config.theirs}
+            contestants: dict[str, Contestant] = {name: Theirs(name, *size) for name in config.theirs}
             contestants[env_id(config.pair)] = Ours(config.pair, *size, library)
             runs: dict[str, Callable[[], NDArray[np.float64]]] = {}
             for name, one in contestants.items():
