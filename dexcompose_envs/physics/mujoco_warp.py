@@ -149,8 +149,8 @@ class MujocoWarp:
         import torch
 
         state, sensors, overflow = self.get_state(), self.sensordata.clone(), self._overflow.clone()
-        # A graph can't be captured on the default stream. Torch's other streams don't block that one, and Warp could give
-        # a kernel's scratch memory away too early there.
+        # A graph can't be captured on the default stream. Torch's other streams don't block that one, and there Warp
+        # could give a kernel's scratch memory away too early.
         self._warp_stream = self._warp.Stream(str(self.device))
         self._stream = self._warp.stream_to_torch(self._warp_stream)
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
