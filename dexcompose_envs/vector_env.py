@@ -34,10 +34,10 @@ class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
 
     `backend="mujoco"` steps on CPU threads and speaks NumPy. `backend="warp"` steps on a GPU and gives torch tensors on
     its `device`; actions may be tensors there, or NumPy. A step then never waits for the GPU, which has consequences:
-    `final_obs` and `final_info` are there at every step; a non-finite action or a contact overflow is raised up to two
-    steps late; a world that diverges (`info["unstable"]`) is restarted while the others go on; under DISABLED
-    autoreset every step does wait, to see whether a world has ended. Physics on a GPU agree with the CPU's
-    statistically, not bit by bit.
+    `final_obs` and `final_info` are there at every step; a non-finite action or a contact overflow is raised a step
+    late; a world that diverges (`info["unstable"]`) is restarted while the others go on; under DISABLED autoreset every
+    step does wait, to see whether a world has ended. Physics on a GPU agree with the CPU's statistically, not bit by
+    bit.
     """
 
     def __init__(
