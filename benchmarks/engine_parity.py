@@ -28,7 +28,7 @@ from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
 from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.evaluation.manifest import write_json
 from dexcompose_agents.evaluation.statistics import wilson_interval
-from dexcompose_agents.progress import progress_bar
+from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_envs import RETENTION_SKILLS, SKILLS, FingerMask, env_id
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.files import check_writable_dir

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dexcompose_agents.graphics import choose_gl_backend
+from dexcompose_agents.runtime.graphics import choose_gl_backend
 
 choose_gl_backend()
 

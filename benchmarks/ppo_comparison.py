@@ -27,9 +27,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
 from dexcompose_agents.residual import PPO, DeterministicPolicy, PPOConfig, stabiliser_preset
-from dexcompose_agents.residual.point_mass import PointMass
-from dexcompose_agents.residual.rollout import RolloutEnv
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
+from dexcompose_agents.rl.point_mass import PointMass
+from dexcompose_agents.rl.rollout import RolloutEnv
 
 
 @dataclass

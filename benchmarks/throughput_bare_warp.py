@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dexcompose_envs.first_states import PHYSICS_PARTS, FirstStates
+from dexcompose_envs.episodes.rows import PHYSICS_PARTS, FirstStates
+from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.physics.base import BackendError
 from dexcompose_envs.physics.contact_capacity import measure_capacity
@@ -17,8 +18,7 @@ from dexcompose_envs.physics.mujoco_cpu import usable_cores
 from dexcompose_envs.physics.mujoco_warp import DIVERGED
 from dexcompose_envs.physics.warp_device import check_device, load_warp
 from dexcompose_envs.scene import PHYSICS_STEPS_PER_CONTROL_STEP, Scene, build_scene
-from dexcompose_envs.starts import StartSampler
-from dexcompose_envs.tasks import make_interaction, make_retention
+from dexcompose_envs.skills import make_interaction, make_retention
 
 _SENSOR_CONTACTS = 16
 """Room of a contact sensor, as in the environment's engine."""

@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dexcompose_agents.artefacts.weights import WeightsError, load_weights, save_weights
     from dexcompose_agents.diffusion.policy import BasePolicy, DiffusionPolicy, load_policy
     from dexcompose_agents.methods import CompositionMethod, make_method
-    from dexcompose_agents.weights import WeightsError, load_weights, save_weights
 
 _HOMES = {
     "BasePolicy": "diffusion.policy",
     "CompositionMethod": "methods",
     "DiffusionPolicy": "diffusion.policy",
-    "WeightsError": "weights",
+    "WeightsError": "artefacts.weights",
     "load_policy": "diffusion.policy",
-    "load_weights": "weights",
+    "load_weights": "artefacts.weights",
     "make_method": "methods",
-    "save_weights": "weights",
+    "save_weights": "artefacts.weights",
 }
 
 __all__ = [

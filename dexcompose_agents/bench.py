@@ -96,9 +96,7 @@ def run_bench(
     device = method_device(config.backend, config.device)
     options = {} if device is None else {"device": device}
     methods = {
-        (pair, name): make(name, pair, selector=config.selector, **options)
-        for pair in pairs
-        for name in config.methods
+        (pair, name): make(name, pair, selector=config.selector, **options) for pair in pairs for name in config.methods
     }
     total = config.seeds * config.rollouts
     width = max(len(f"{pair}  {method.name}") for (pair, _), method in methods.items())

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, subcommand
 
-from dexcompose_agents.graphics import choose_gl_backend
-from dexcompose_agents.progress import progress_bar
-from dexcompose_agents.training_commands import Demos, ReleaseTest, SelectMask, Train, check_name, check_seed
+from dexcompose_agents.runtime.graphics import choose_gl_backend
+from dexcompose_agents.runtime.progress import progress_bar
+from dexcompose_agents.stages.commands import Demos, ReleaseTest, SelectMask, Train, check_name, check_seed
 
 __all__ = ["main"]
 
@@ -34,8 +34,8 @@ class List:
 
     def run(self) -> Path | None:
         """Print the names that the other commands take."""
+        from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
         from dexcompose_agents.methods.registry import method_names
-        from dexcompose_agents.pretrained_files import pretrained_folder
         from dexcompose_envs import INTERACTION_SKILLS, PAIRS, RETENTION_SKILLS, env_id
 
         print("retention skills (A):   " + ", ".join(RETENTION_SKILLS))
@@ -82,10 +82,10 @@ class Eval:
         """Evaluate and print the table."""
         from rich.console import Console
 
+        from dexcompose_agents.artefacts.pretrained_files import trained_in
         from dexcompose_agents.evaluation import evaluate
         from dexcompose_agents.evaluation.report import write_report
         from dexcompose_agents.evaluation.tables import terminal_table
-        from dexcompose_agents.pretrained_files import trained_in
 
         check_name(self.pair, "pair")
         self.out = self.out or Path("runs/eval") / f"{self.pair}-{self.method.replace(':', '.')}"
@@ -128,8 +128,8 @@ class Bench:
 
     def run(self) -> Path | None:
         """Run, or go on."""
+        from dexcompose_agents.artefacts.pretrained_files import trained_in
         from dexcompose_agents.bench import BenchConfig, run_bench
-        from dexcompose_agents.pretrained_files import trained_in
 
         settings = {name: value for name, value in vars(self).items() if name != "pretrained"}
         with trained_in(self.pretrained):
@@ -177,7 +177,7 @@ class View:
 
     def run(self) -> Path | None:
         """Show."""
-        from dexcompose_agents.pretrained_files import trained_in
+        from dexcompose_agents.artefacts.pretrained_files import trained_in
         from dexcompose_agents.viewing import view
 
         check_seed(self.seed)

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexcompose_envs import base_shake, hand, phases
+from dexcompose_envs import hand
 from dexcompose_envs.actions import checked_actions, finite_actions
 from dexcompose_envs.arrays import choose, fresh, to_numpy
-from dexcompose_envs.first_states import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
+from dexcompose_envs.episodes import base_shake, phases
+from dexcompose_envs.episodes.judge import Judge, Step
+from dexcompose_envs.episodes.restarts import Restarts
+from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
+from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.held_states import HeldStateLibrary
-from dexcompose_envs.judge import Judge, Step
 from dexcompose_envs.observations import (
     FIXTURE_CONTEXT,
     HAND_CONTEXT,
@@ -29,10 +32,8 @@ from dexcompose_envs.observations import (
 )
 from dexcompose_envs.physics import ContactOverflowError, make_engine
 from dexcompose_envs.physics.mujoco_cpu import usable_cores
-from dexcompose_envs.restarts import Restarts
 from dexcompose_envs.scene import build_scene
-from dexcompose_envs.starts import StartSampler
-from dexcompose_envs.tasks import make_interaction, make_retention
+from dexcompose_envs.skills import make_interaction, make_retention
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.core import BatchedCore, CoreConfig
 from dexcompose_envs.held_states import HeldStateLibrary
-from dexcompose_envs.rendering import OffscreenRenderer
 from dexcompose_envs.scene import CONTROL_STEP
+from dexcompose_envs.scene.rendering import OffscreenRenderer
 
 RENDER_FPS = round(1 / CONTROL_STEP)
 

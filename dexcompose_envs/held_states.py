@@ -1,7 +1,7 @@
 """The held-state library (Eq. 4): states in which a retention skill has succeeded and the object is held.
 
 A composed rollout starts from one of these states (Eq. 2), so the library is data of the environments and ships with
-them under `dexcompose_envs/data/held_states/<skill>.npz`. `dexcompose_agents.held_state_collection` makes it.
+them under `dexcompose_envs/data/held_states/<skill>.npz`. `dexcompose_agents.held_states.collection` makes it.
 
 File format (version 1): a NumPy `.npz` archive (zip with deflate, no pickle) with, for every column,
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from dexcompose_envs.phases import COMPOSITE_STEPS
-from dexcompose_envs.tasks import INTERACTION_SKILLS, PAIRS, RETENTION_SKILLS, make_interaction, make_retention
+from dexcompose_envs.episodes.phases import COMPOSITE_STEPS
+from dexcompose_envs.skills import INTERACTION_SKILLS, PAIRS, RETENTION_SKILLS, make_interaction, make_retention
 
 NAMESPACE = "DexCompose"
 

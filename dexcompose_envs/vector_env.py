@@ -19,7 +19,7 @@ from dexcompose_envs.core import BatchedCore, CoreConfig
 from dexcompose_envs.env import RENDER_FPS, action_space, check_options, observation_space
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.observations import Array
-from dexcompose_envs.rendering import OffscreenRenderer
+from dexcompose_envs.scene.rendering import OffscreenRenderer
 
 Observation = dict[str, Array]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import dexcompose_agents
+from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.attribution import Selection
-from dexcompose_agents.weights import load_weights
 from dexcompose_envs import PAIRS, RETENTION_SKILLS, SKILLS, FingerMask, __version__, parse_pair
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.scene import build_scene

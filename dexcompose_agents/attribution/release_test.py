@@ -32,7 +32,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
-from dexcompose_agents.numpy_worlds import make_numpy_vec
+from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
 from dexcompose_envs import hand
 from dexcompose_envs.files import atomic_write, check_writable_dir
 from dexcompose_envs.held_states import HeldStateLibrary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from dexcompose_envs.tasks import INTERACTION_SKILLS
+from dexcompose_envs.skills import INTERACTION_SKILLS
 
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of the network; with bfloat16 the weights and all sums stay in float32."""

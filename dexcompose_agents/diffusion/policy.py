@@ -12,15 +12,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dexcompose_agents.devices import find_device, one_thread
+from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
+from dexcompose_agents.artefacts.weights import WeightsError, load_weights
 from dexcompose_agents.diffusion.config import EXECUTE_STEPS, NetworkConfig, Precision
 from dexcompose_agents.diffusion.dataset import OBSERVATION_CLIP, Normalizer, finger_inputs
 from dexcompose_agents.diffusion.sampler import ChunkSampler, SchedulerName
 from dexcompose_agents.diffusion.training import KIND
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.diffusion.worlds import Selection, observations_of, seeds_of
-from dexcompose_agents.pretrained_files import pretrained_folder
-from dexcompose_agents.weights import WeightsError, load_weights
+from dexcompose_agents.runtime.devices import find_device, one_thread
 from dexcompose_envs.hand import FINGERS
 
 

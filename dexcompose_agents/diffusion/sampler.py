@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dexcompose_agents.devices import one_thread
 from dexcompose_agents.diffusion.config import NetworkConfig, Precision
 from dexcompose_agents.diffusion.graphs import StaticFunction
 from dexcompose_agents.diffusion.noise import chunk_keys, standard_normal
 from dexcompose_agents.diffusion.unet import FilmUnet
+from dexcompose_agents.runtime.devices import one_thread
 
 SchedulerName = Literal["ddim", "ddpm"]
 BLOCK = 16

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexcompose_agents.devices import find_device, tensor_cores
+from dexcompose_agents.artefacts.weights import save_weights
 from dexcompose_agents.diffusion.config import NetworkConfig, TrainingConfig
 from dexcompose_agents.diffusion.dataset import Episode, WindowDataset, augment, finger_inputs
-from dexcompose_agents.diffusion.interrupts import interrupt_flag
 from dexcompose_agents.diffusion.sampler import make_scheduler
 from dexcompose_agents.diffusion.unet import FilmUnet
-from dexcompose_agents.weights import save_weights
+from dexcompose_agents.runtime.devices import find_device, tensor_cores
+from dexcompose_agents.runtime.interrupts import interrupt_flag
 from dexcompose_envs.files import atomic_path
 from dexcompose_envs.hand import FINGERS
 

@@ -98,7 +98,7 @@ def make_worlds(pair: str, num_envs: int, **kwargs: Any) -> Any:
     """Vector environment of a pair as the protocol wants it: no autoreset, held starts of the test split, NumPy."""
     import gymnasium as gym
 
-    from dexcompose_agents.numpy_worlds import make_numpy_vec
+    from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
     from dexcompose_envs import env_id
 
     return make_numpy_vec(
@@ -117,7 +117,7 @@ def method_device(backend: str, device: str | None) -> str | None:
 
 def environment_fingerprint(pair: str) -> dict[str, str]:
     """What decides the physics and the starts of a pair: environment version, hash of the model, held-state library."""
-    from dexcompose_agents.pretrained_files import file_hash
+    from dexcompose_agents.artefacts.pretrained_files import file_hash
     from dexcompose_envs import __version__
     from dexcompose_envs.held_states import held_states_folder
     from dexcompose_envs.scene import build_scene

@@ -19,7 +19,7 @@ from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.evaluation.records import OUTCOME_NAMES
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import hand
-from dexcompose_envs.phases import OUTCOMES
+from dexcompose_envs.episodes.phases import OUTCOMES
 
 __all__ = ["Episode", "VectorWorlds", "run_episodes"]
 

@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dexcompose_agents.composition import Composer
-from dexcompose_agents.devices import find_device
+from dexcompose_agents.artefacts.pretrained_files import file_hash, pretrained_folder
+from dexcompose_agents.composition.composer import Composer
+from dexcompose_agents.composition.tensors import to_tensors
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
-from dexcompose_agents.pretrained_files import file_hash, pretrained_folder
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
-from dexcompose_agents.residual.tensors import to_tensors
+from dexcompose_agents.runtime.devices import find_device
 from dexcompose_envs import hand, parse_pair
 from dexcompose_envs.observations import FIXTURE_CONTEXT, HAND_CONTEXT, JOINT_POSITION, OBJECT_CONTEXT, layout_of
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.tasks import make_interaction, make_retention
+from dexcompose_envs.skills import make_interaction, make_retention
 
 __all__ = ["ComposedMethod", "composite_layout"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
 from dexcompose_agents.diffusion.policy import BasePolicy
 from dexcompose_agents.methods.composed import ComposedMethod
-from dexcompose_agents.methods.shipped import choose_mask, stabiliser_path
 from dexcompose_envs.ownership import FingerMask
 
 __all__ = ["ZeroShot"]

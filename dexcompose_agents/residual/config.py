@@ -6,78 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dexcompose_agents.residual.actor_critic import HIDDEN, INITIAL_LOG_STD
+from dexcompose_agents.rl.config import PPOConfig, require
 
 PRESETS = ("cpu", "fast", "paper", "test")
 _GPU_PRESETS = ("fast", "paper")
 BACKENDS = ("mujoco", "warp")
-
-
-def _require(condition: bool, field_name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{field_name} is {value!r}; expected {expected}")
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """Proximal policy optimisation; the defaults are the paper's where it names them."""
-
-    num_envs: int = 64
-    """Worlds stepped at once."""
-    horizon: int = 24
-    """Control steps per world and iteration."""
-    total_steps: int = 400_000
-    """Budget in control steps over all worlds; whole iterations only."""
-    max_seconds: float | None = None
-    """Budget in seconds of training, resumed parts included; None for no limit."""
-    learning_rate: float = 3e-4
-    """Adam's step size."""
-    clip: float = 0.2
-    """The probability ratio is clipped to [1 - clip, 1 + clip]."""
-    gae_lambda: float = 0.95
-    """Decay of generalised advantage estimation."""
-    gamma: float = 0.99
-    """Discount per control step."""
-    epochs: int = 5
-    """Passes over an iteration's experience."""
-    minibatches: int = 4
-    """Parts that each pass is cut into."""
-    entropy_coef: float = 0.001
-    """Weight of the entropy bonus."""
-    value_coef: float = 1.0
-    """Weight of the value loss."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    target_kl: float | None = None
-    """An iteration's passes stop once the policy has moved this far from the one that acted; None for never."""
-    hidden: tuple[int, ...] = HIDDEN
-    """Widths of the hidden layers."""
-    initial_log_std: float = INITIAL_LOG_STD
-    """Log standard deviation of u at the start."""
-    evaluate_every: int = 20
-    """Iterations between evaluations, checkpoints and restarts of all episodes."""
-    evaluation_rounds: int = 1
-    """Episodes per world in one evaluation."""
-    seed: int = 0
-    """Seed of network, exploration and episodes."""
-    device: str = "cpu"
-    """Torch device of the network, and of an environment whose backend runs on torch devices."""
-
-    def __post_init__(self) -> None:
-        """Refuses values with which training cannot work."""
-        for name in ("num_envs", "horizon", "total_steps", "epochs", "minibatches", "evaluate_every"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("gamma", "gae_lambda"):
-            _require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "a number in [0, 1]")
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            _require(getattr(self, name) > 0.0, name, getattr(self, name), "a positive number")
-        batch = self.num_envs * self.horizon
-        _require(self.minibatches <= batch, "minibatches", self.minibatches, f"at most num_envs x horizon = {batch}")
-
-    @property
-    def iterations(self) -> int:
-        """Iterations that the step budget pays for, at least one."""
-        return max(1, self.total_steps // (self.num_envs * self.horizon))
 
 
 @dataclass(frozen=True)
@@ -131,7 +64,7 @@ class StabiliserConfig:
     episode_steps: int = 150
     """Control steps per episode."""
     base_shake: float = 1.0
-    """Scale of the wrist's tremble, as in composites; see `dexcompose_envs.base_shake`."""
+    """Scale of the wrist's tremble, as in composites; see `dexcompose_envs.episodes.base_shake`."""
     backend: str = "mujoco"
     """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
     num_threads: int | None = None
@@ -145,11 +78,11 @@ class StabiliserConfig:
 
     def __post_init__(self) -> None:
         """Refuses empty or senseless settings."""
-        _require(len(self.masks) > 0, "masks", self.masks, "at least one mask such as 'TH+RF+LF'")
-        _require(self.bound > 0.0, "bound", self.bound, "a positive angle in rad")
-        _require(self.episode_steps >= 2, "episode_steps", self.episode_steps, "at least 2")
-        _require(self.disturbance_bank >= 1, "disturbance_bank", self.disturbance_bank, "at least 1")
-        _require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
+        require(len(self.masks) > 0, "masks", self.masks, "at least one mask such as 'TH+RF+LF'")
+        require(self.bound > 0.0, "bound", self.bound, "a positive angle in rad")
+        require(self.episode_steps >= 2, "episode_steps", self.episode_steps, "at least 2")
+        require(self.disturbance_bank >= 1, "disturbance_bank", self.disturbance_bank, "at least 1")
+        require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
 
     @property
     def env_device(self) -> str:
@@ -187,8 +120,8 @@ class ResidualBConfig:
     def __post_init__(self) -> None:
         """Refuses bounds that leave nothing to learn."""
         for name in ("bound_translation", "bound_rotation", "bound_fingers"):
-            _require(getattr(self, name) >= 0.0, name, getattr(self, name), "a bound of at least 0")
-        _require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
+            require(getattr(self, name) >= 0.0, name, getattr(self, name), "a bound of at least 0")
+        require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
 
     @property
     def env_device(self) -> str:

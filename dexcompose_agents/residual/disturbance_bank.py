@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexcompose_agents.residual.bounds import NORMALISED_PER_UNIT
+from dexcompose_agents.composition.bounds import NORMALISED_PER_UNIT
+from dexcompose_agents.composition.transition import INTERACT
 from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_agents.residual.disturbances import Disturbance, draw_disturbance
-from dexcompose_agents.residual.transition import INTERACT
 from dexcompose_envs import hand
 
 _LOW_32_BITS = 0xFFFFFFFF

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition import Nominal
-from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
-from dexcompose_agents.residual.bounds import bounded, normalised
+from dexcompose_agents.composition.bounds import bounded, normalised
+from dexcompose_agents.composition.composer import Nominal
+from dexcompose_agents.composition.tensors import Observation, mask_tensors
 from dexcompose_agents.residual.config import ResidualBConfig
-from dexcompose_agents.residual.tensors import Observation, mask_tensors
+from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_envs import hand
 from dexcompose_envs.ownership import FingerMask
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition import Composer
-from dexcompose_agents.residual.bounds import bounded, normalised
+from dexcompose_agents.composition.bounds import bounded, normalised
+from dexcompose_agents.composition.composer import Composer
+from dexcompose_agents.composition.tensors import Observation
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import bound_of, residual_b_features, residual_b_size, residual_mask
-from dexcompose_agents.residual.rollout import Step
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
-from dexcompose_agents.residual.tensors import Observation
 from dexcompose_agents.residual.worlds import TensorWorlds
+from dexcompose_agents.rl.rollout import Step
 from dexcompose_envs import hand
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.residual.actor_critic import ActorCritic, DeterministicPolicy
-from dexcompose_agents.residual.bounds import bounded
-from dexcompose_agents.residual.tensors import Layout, Observation, mask_tensors
+from dexcompose_agents.composition.bounds import bounded
+from dexcompose_agents.composition.tensors import Layout, Observation, mask_tensors
+from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_envs import hand
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask

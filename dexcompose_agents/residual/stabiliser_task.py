@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.residual.bounds import bounded, preservation_command
+from dexcompose_agents.composition.bounds import bounded, preservation_command
+from dexcompose_agents.composition.tensors import Observation, mask_tensors
 from dexcompose_agents.residual.config import StabiliserConfig
 from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
-from dexcompose_agents.residual.rollout import Step
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserObserver
-from dexcompose_agents.residual.tensors import Observation, mask_tensors
 from dexcompose_agents.residual.worlds import TensorWorlds
+from dexcompose_agents.rl.rollout import Step
 from dexcompose_envs import hand
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
-from dexcompose_agents.residual.ppo import PPO, ProgressCallback
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
+from dexcompose_agents.rl.ppo import PPO, ProgressCallback
 from dexcompose_envs import __version__, parse_pair
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.scene import build_scene

@@ -9,9 +9,9 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from dexcompose_agents.devices import find_device
+from dexcompose_agents.composition.tensors import Layout, Observation, to_tensors
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
-from dexcompose_agents.residual.tensors import Layout, Observation, to_tensors
+from dexcompose_agents.runtime.devices import find_device
 
 
 class Moved(NamedTuple):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dexcompose_envs.demonstrations.attempts import RecordingError
     from dexcompose_envs.demonstrations.datasets import dataset_id_of, load_demonstrations, minari_root
-    from dexcompose_envs.demonstrations.experts import Expert, make_expert
     from dexcompose_envs.demonstrations.recorder import (
         CallbackPolicy,
         DemonstrationPolicy,
@@ -16,13 +15,14 @@ if TYPE_CHECKING:
         record,
     )
     from dexcompose_envs.demonstrations.replay import ReplayError, ReplayReport, replay_dataset
+    from dexcompose_envs.skills.experts import Expert, make_expert
 
 _HOME = {
     "dataset_id_of": "datasets",
     "load_demonstrations": "datasets",
     "minari_root": "datasets",
-    "Expert": "experts",
-    "make_expert": "experts",
+    "Expert": "dexcompose_envs.skills.experts",
+    "make_expert": "dexcompose_envs.skills.experts",
     "CallbackPolicy": "recorder",
     "DemonstrationPolicy": "recorder",
     "Recording": "recorder",
@@ -53,4 +53,5 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    home = _HOME[name]
+    return getattr(import_module(home if "." in home else f"{__name__}.{home}"), name)

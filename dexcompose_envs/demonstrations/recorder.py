@@ -26,7 +26,7 @@ from dexcompose_envs.files import check_writable_dir
 from dexcompose_envs.hand import NUM_ACTIONS
 from dexcompose_envs.observations import Array
 from dexcompose_envs.registration import env_id
-from dexcompose_envs.tasks import SKILLS
+from dexcompose_envs.skills import SKILLS
 
 
 class DemonstrationPolicy(Protocol):

@@ -8,7 +8,7 @@ import pytest
 from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
 from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
-from dexcompose_agents.held_state_collection import collect
+from dexcompose_agents.held_states.collection import collect
 from dexcompose_agents.methods.composed import composite_layout
 from dexcompose_agents.scripted import ScriptedRetention
 from dexcompose_envs.ownership import FingerMask

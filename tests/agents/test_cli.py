@@ -21,8 +21,8 @@ import pytest
 import torch
 
 from dexcompose_agents import cli, evaluation
+from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
 from dexcompose_agents.evaluation import EvaluationInterrupted
-from dexcompose_agents.pretrained_files import pretrained_folder
 from dexcompose_envs.held_states import HeldStateLibrary, held_states_folder
 from dexcompose_envs.physics.mujoco_cpu import MujocoCPU
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexcompose_envs import env_id, hand
-from dexcompose_envs.demonstrations.grasps import GRASPS
+from dexcompose_envs.skills.grasps import GRASPS
 
 few = settings(max_examples=6, deadline=None)
 seeds = st.integers(0, 2**31)

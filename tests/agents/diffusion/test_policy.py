@@ -9,8 +9,8 @@ from diffusion_toy import QUICK, Operations, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexcompose_agents.artefacts.weights import WeightsError, load_weights, save_weights
 from dexcompose_agents.diffusion import BasePolicy, DiffusionPolicy, load_policy, train
-from dexcompose_agents.weights import WeightsError, load_weights, save_weights
 
 
 @pytest.fixture(scope="module")

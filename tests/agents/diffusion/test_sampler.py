@@ -5,11 +5,11 @@ import torch
 from diffusers.schedulers import scheduling_ddpm
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from dexcompose_agents.devices import find_device
 from dexcompose_agents.diffusion.config import NetworkConfig
 from dexcompose_agents.diffusion.graphs import StaticFunction
 from dexcompose_agents.diffusion.sampler import ChunkSampler, make_scheduler
 from dexcompose_agents.diffusion.unet import FilmUnet
+from dexcompose_agents.runtime.devices import find_device
 
 SMALL = NetworkConfig(widths=(16, 24), step_embedding_size=8, observation_embedding_size=12)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

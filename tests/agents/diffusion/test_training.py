@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusion_toy import NETWORK, QUICK, TRAINING, Operations, episodes
 
+from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.diffusion import TrainingError, TrainingInterrupted, train
 from dexcompose_agents.diffusion.training import new_network
-from dexcompose_agents.weights import load_weights
 
 EPISODES = episodes(6)
 

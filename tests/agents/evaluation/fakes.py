@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dexcompose_envs.phases import OUTCOMES
+from dexcompose_envs.episodes.phases import OUTCOMES
 
 ENDINGS = ("success", "init", "transition", "drop", "b_fail", "unstable")
 

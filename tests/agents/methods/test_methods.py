@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from dexcompose_agents.artefacts.shipped import ShippedFileError, choose_mask, residual_path, stabiliser_path
 from dexcompose_agents.diffusion import Episode, load_policy, preset, train
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.methods.composed import ComposedMethod, composite_layout
-from dexcompose_agents.methods.shipped import ShippedFileError, choose_mask, residual_path, stabiliser_path
 from dexcompose_agents.residual import ActorCritic, ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_size
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_envs import FingerMask
+from dexcompose_envs.episodes.phases import INTERACT_FROM
 from dexcompose_envs.hand import NUM_WRIST, finger_slice
-from dexcompose_envs.phases import INTERACT_FROM
 
 PAIR = "GraspBall-PushButton"
 LAYOUT = composite_layout(PAIR)

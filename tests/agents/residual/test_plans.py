@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexcompose_agents.composition.transition import HOLD, INTERACT, TRANSITION, PhasePlanner
 from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
 from dexcompose_agents.residual.disturbances import CONTROL_PERIOD, draw_disturbance, wander
-from dexcompose_agents.residual.transition import HOLD, INTERACT, TRANSITION, PhasePlanner
 from dexcompose_envs import hand
-from dexcompose_envs.demonstrations.trajectories import minimum_jerk
+from dexcompose_envs.skills.trajectories import minimum_jerk
 
 SEEDS = st.integers(0, 2**31 - 1)
 

@@ -10,10 +10,10 @@ from dexcompose_agents.residual import ActorCritic, TrainingPaused, residual_b_p
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask, composite_reward
-from dexcompose_agents.residual.rollout import RolloutEnv
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention_reward
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
+from dexcompose_agents.rl.rollout import RolloutEnv
 from dexcompose_envs.ownership import FingerMask
 
 from ...host_reads import HostReads

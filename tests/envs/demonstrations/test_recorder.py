@@ -18,8 +18,8 @@ from dexcompose_envs.demonstrations import (
     record,
     replay_dataset,
 )
-from dexcompose_envs.demonstrations.grasps import GRASPS
 from dexcompose_envs.scene import build_scene
+from dexcompose_envs.skills.grasps import GRASPS
 
 DATASET = "DexCompose/PushButton/expert-v0"
 

@@ -1,0 +1,1 @@
+"""Making held-state libraries (Eq. 4)."""

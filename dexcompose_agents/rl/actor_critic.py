@@ -1,0 +1,169 @@
+"""The network of both residuals: one shared trunk, a Gaussian head that starts at zero, and a value head."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dexcompose_agents.artefacts.weights import load_weights, save_weights
+from dexcompose_agents.rl.normalizer import RunningNormalizer
+
+HIDDEN = (256, 256, 128)
+INITIAL_LOG_STD = -1.5
+
+
+class ActorCritic(nn.Module):
+    """Gaussian policy over unbounded residuals u and a value, on one shared trunk.
+
+    The trunk normalises the observation, then applies LayerNorm, Linear, ELU per hidden layer. The mean layer is zero
+    at the start, so that the mean residual is exactly zero; the log standard deviation is a free parameter. Whoever
+    executes u bounds it as `bound * tanh(u)` (Eqs. 7 and 10). The value head predicts normalised returns, so that the
+    value loss does not drown the policy's gradient in the shared trunk, whatever the reward's unit.
+
+    Args:
+        observation_size: Number of observation components d.
+        action_size: Number of residual components k.
+        hidden: Widths of the hidden layers.
+        initial_log_std: Log standard deviation at the start.
+    """
+
+    return_mean: Tensor
+    return_std: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden: Sequence[int] = HIDDEN,
+        initial_log_std: float = INITIAL_LOG_STD,
+    ) -> None:
+        super().__init__()
+        self.observation_size, self.action_size, self.hidden = observation_size, action_size, tuple(hidden)
+        self.normalizer = RunningNormalizer(observation_size)
+        self.register_buffer("return_mean", torch.zeros(()))
+        self.register_buffer("return_std", torch.zeros(()))  # 0: nothing seen yet, values are as they come.
+        layers: list[nn.Module] = []
+        width = observation_size
+        for next_width in hidden:
+            linear = nn.Linear(width, next_width)
+            nn.init.orthogonal_(linear.weight, math.sqrt(2))
+            nn.init.zeros_(linear.bias)
+            layers += [nn.LayerNorm(width), linear, nn.ELU()]
+            width = next_width
+        self.trunk = nn.Sequential(*layers)
+        self.mean_layer = nn.Linear(width, action_size)
+        nn.init.zeros_(self.mean_layer.weight)
+        nn.init.zeros_(self.mean_layer.bias)
+        self.log_std = nn.Parameter(torch.full((action_size,), float(initial_log_std)))
+        self.value_layer = nn.Linear(width, 1)
+        nn.init.orthogonal_(self.value_layer.weight, 1.0)
+        nn.init.zeros_(self.value_layer.bias)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean residual (..., k) and value (...) of observations (..., d)."""
+        features = self.trunk(self.normalizer(observation))
+        value = self.value_layer(features).squeeze(-1)
+        return self.mean_layer(features), value * self._return_scale() + self.return_mean
+
+    def _return_scale(self) -> Tensor:
+        return torch.where(self.return_std > 0, self.return_std, torch.ones_like(self.return_std))
+
+    @torch.no_grad()
+    def track_returns(self, returns: Tensor, weight: float = 0.1) -> None:
+        """Moves the value head's scale towards that of returns (n,); the values that it predicts stay what they were.
+
+        That is PopArt (van Hasselt et al. 2016). The spread is that within a batch: returns that drift from one
+        iteration to the next, as a bootstrapped value grows, would otherwise hide the differences between states.
+        """
+        share = torch.where(self.return_std > 0, weight, 1.0)
+        old_mean, old_scale = self.return_mean.clone(), self._return_scale().clone()
+        self.return_mean.lerp_(returns.mean(), share)
+        self.return_std.lerp_(returns.std().clamp(min=1e-4), share)
+        self.value_layer.weight.mul_(old_scale / self.return_std)
+        self.value_layer.bias.copy_((self.value_layer.bias * old_scale + old_mean - self.return_mean) / self.return_std)
+
+    def mean(self, observation: Tensor) -> Tensor:
+        """Mean residual (..., k), the deterministic policy."""
+        return self.forward(observation)[0]
+
+    def sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws residuals (..., k) around their means (..., k)."""
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
+        return mean + self.log_std.exp() * noise
+
+    def log_prob(self, mean: Tensor, action: Tensor) -> Tensor:
+        """Log density (...) of residuals (..., k) under the diagonal Gaussian around `mean`."""
+        z = (action - mean) / self.log_std.exp()
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy of the Gaussian, the same in every state."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+
+    def save(self, path: str | Path, manifest: Mapping[str, Any]) -> None:
+        """Writes weights and observation normaliser to a half-precision file.
+
+        The normaliser's mean is stored as the sum of two half-precision numbers, since a component may vary by far
+        less than its mean; the standard deviation instead of the variance, which could underflow.
+
+        Args:
+            path: File to write.
+            manifest: What made the weights; the network's sizes are added to it.
+        """
+        tensors = {name: value for name, value in self.state_dict().items() if not name.startswith("normalizer.")}
+        mean = self.normalizer.mean.float()
+        tensors["normalizer.mean"] = mean.half().float()
+        tensors["normalizer.mean_rest"] = mean - mean.half().float()
+        tensors["normalizer.std"] = self.normalizer.std.float()
+        sizes = {"observation_size": self.observation_size, "action_size": self.action_size, "hidden": [*self.hidden]}
+        save_weights(path, tensors, {**manifest, "network": sizes})
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[ActorCritic, dict[str, Any]]:
+        """Reads a network and its manifest.
+
+        Raises:
+            ValueError: If the file holds weights of something else than an actor-critic.
+            WeightsError: If the file is missing, truncated or corrupt.
+        """
+        tensors, manifest = load_weights(path)
+        sizes = manifest.get("network")
+        if not isinstance(sizes, dict) or "normalizer.mean_rest" not in tensors:
+            raise ValueError(f"{path} holds no residual policy: its manifest has no 'network' sizes")
+        network = cls(int(sizes["observation_size"]), int(sizes["action_size"]), tuple(sizes["hidden"]))
+        mean = tensors.pop("normalizer.mean").double() + tensors.pop("normalizer.mean_rest").double()
+        tensors["normalizer.mean"] = mean
+        tensors["normalizer.variance"] = tensors.pop("normalizer.std").double().square()
+        tensors["normalizer.count"] = torch.zeros((), dtype=torch.float64)
+        network.load_state_dict(tensors)
+        return network.eval(), manifest
+
+
+class DeterministicPolicy:
+    """The mean residual of a network, computed so that a row's result does not depend on its neighbours.
+
+    Matrix products round differently for different batch sizes. In double precision those differences disappear when
+    the result is rounded to single precision, so an episode comes out the same however many run beside it.
+
+    Args:
+        network: The trained network; a copy in double precision is kept.
+    """
+
+    def __init__(self, network: ActorCritic) -> None:
+        self.network = copy.deepcopy(network).double().eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.network.log_std.device
+
+    @torch.no_grad()
+    def __call__(self, observation: Tensor) -> Tensor:
+        """Mean residual (N, k), float32, of observations (N, d)."""
+        return self.network.mean(observation.to(torch.float64)).to(torch.float32)

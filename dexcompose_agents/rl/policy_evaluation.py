@@ -1,0 +1,50 @@
+"""Judging a policy on fixed episodes, each counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dexcompose_agents.rl.rollout import RolloutEnv
+
+EVALUATION_SEED = 900_000_000
+
+Policy = Callable[[Tensor], Tensor]
+"""Maps observations (N, d) to residuals u (N, k), both on the task's device."""
+
+
+@torch.no_grad()
+def evaluate(env: RolloutEnv, policy: Policy | None, rounds: int) -> dict[str, float]:
+    """Mean return and metrics over the first episode of each world after `rounds` resets.
+
+    Args:
+        env: The task.
+        policy: What to judge; None for the base arm, u = 0.
+        rounds: Episodes per world.
+
+    Returns:
+        `return`, the undiscounted sum of rewards, and each metric of the task at the episodes' last steps.
+    """
+    totals: dict[str, Tensor] = {}
+    zero = torch.zeros(env.num_envs, env.action_size, device=env.device)
+    for round_number in range(rounds):
+        observation = env.reset(EVALUATION_SEED + round_number * env.num_envs)
+        running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+        returns = torch.zeros(env.num_envs, device=env.device)
+        while running.any():
+            step = env.step(zero if policy is None else policy(observation))
+            returns += step.reward * running
+            ended = running & (step.terminated | step.truncated)
+            for name, values in {"return": returns, **step.metrics}.items():
+                totals[name] = totals.get(name, 0.0) + total_where(ended, values)
+            running &= ~ended
+            observation = step.observation
+    means = torch.stack(list(totals.values())) / (rounds * env.num_envs)
+    return dict(zip(totals, means.tolist(), strict=True))
+
+
+def total_where(rows: Tensor, values: Tensor) -> Tensor:
+    """Sum of `values` (N,) over the rows that are true, float64."""
+    return torch.where(rows, values.double(), 0.0).sum()

@@ -1,0 +1,84 @@
+"""One iteration's improvement of policy and value: clipped policy gradient and value regression (PPO)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dexcompose_agents.rl.actor_critic import ActorCritic
+from dexcompose_agents.rl.config import PPOConfig
+from dexcompose_agents.rl.rollout import Rollout, generalised_advantages
+
+_PER_BATCH = ("policy_loss", "value_loss", "kl", "clip_fraction")
+
+
+def improve(
+    network: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    config: PPOConfig,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Makes several passes over the valid steps of a rollout.
+
+    The host reads one number per pass if `target_kl` is set, and all others once at the end.
+
+    Args:
+        network: Changed in place.
+        optimizer: Of its parameters.
+        rollout: Experience of this network.
+        config: Settings.
+        generator: Source of the order of steps, on the network's device.
+
+    Returns:
+        Means over all minibatches and more, to be logged; all NaN where there was too little to learn from.
+    """
+    advantages = generalised_advantages(
+        rollout.rewards,
+        rollout.values,
+        rollout.next_values,
+        rollout.terminated,
+        rollout.ended,
+        config.gamma,
+        config.gae_lambda,
+    )
+    valid = rollout.valid
+    observations, actions = rollout.observations[valid], rollout.actions[valid]
+    old_log_probs, values, advantages = rollout.log_probs[valid], rollout.values[valid], advantages[valid]
+    targets = advantages + values
+    count = len(targets)
+    if count < 2 * config.minibatches:
+        return dict.fromkeys(_PER_BATCH, float("nan"))
+    unexplained = (targets - values).var() / targets.var().clamp(min=1e-8)
+    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    network.track_returns(targets)
+    sums, batches = torch.zeros(len(_PER_BATCH), device=targets.device), 0
+    for _ in range(config.epochs):
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        for batch in order.tensor_split(config.minibatches):
+            mean, value = network(observations[batch])
+            log_ratio = network.log_prob(mean, actions[batch]) - old_log_probs[batch]
+            losses = _losses(log_ratio, advantages[batch], (value - targets[batch]) / network.return_std, config.clip)
+            loss = losses[0] + config.value_coef * losses[1] - config.entropy_coef * network.entropy()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+            optimizer.step()
+            sums += losses.detach()
+            batches += 1
+        if config.target_kl is not None and float(losses[2]) > config.target_kl:
+            break
+    action_std = network.log_std.detach().exp().mean()
+    numbers = torch.cat([sums / batches, torch.stack([1.0 - unexplained, action_std])]).tolist()
+    return dict(zip((*_PER_BATCH, "explained_variance", "action_std"), numbers, strict=True))
+
+
+def _losses(log_ratio: Tensor, advantages: Tensor, value_errors: Tensor, clip: float) -> Tensor:
+    """What `_PER_BATCH` names, (4,), from a minibatch's (n,)."""
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    policy_loss = -torch.minimum(ratio * advantages, clipped * advantages).mean()
+    kl = (ratio - 1 - log_ratio).mean()
+    outside = ((ratio - 1).abs() > clip).float().mean()
+    return torch.stack([policy_loss, value_errors.square().mean(), kl, outside])

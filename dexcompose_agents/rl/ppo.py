@@ -1,0 +1,287 @@
+"""Proximal policy optimisation of a residual: collect, estimate advantages, improve, compare with the base arm."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.rl.config import PPOConfig
+from dexcompose_agents.rl.policy_evaluation import Policy, evaluate, total_where
+from dexcompose_agents.rl.policy_update import improve
+from dexcompose_agents.rl.rollout import Rollout, RolloutEnv
+from dexcompose_agents.rl.training_log import load_checkpoint, save_checkpoint, write_csv
+from dexcompose_agents.runtime.devices import find_device, tensor_cores
+
+ProgressCallback = Callable[[dict[str, float]], None]
+
+
+class TrainingPaused(KeyboardInterrupt):
+    """Training has used up the minutes of this call and saved its state; the message says how it goes on."""
+
+
+class PPO:
+    """Trains the residual of one task.
+
+    One iteration collects `horizon` steps in every world and then makes `epochs` passes over them. Every
+    `evaluate_every` iterations the deterministic policy is judged against the base arm, which is the same task with a
+    residual of zero, on the same episodes; the best policy so far is kept, and the base arm is the first of them, so
+    training never returns a policy that was seen to be worse than no residual at all.
+
+    A checkpoint is written at every evaluation and all episodes start afresh from seeds of the iteration's number,
+    so a run that was stopped there and resumed is identical to one that was not. Ctrl-C or the end of the minutes
+    given to `train` in between saves the last complete iteration; episodes then start afresh there. A checkpoint
+    belongs to no device.
+
+    Network and experience live on `config.device`. Within a control step nothing is read back from a GPU: what is
+    logged is summed up there and read once per iteration.
+
+    Args:
+        env: The task.
+        config: Settings.
+        out: Folder for `checkpoint.pt`, `metrics.csv` (one row per iteration) and `evaluations.csv` (base arm next
+            to composed arm); None keeps everything in memory.
+        score: Metrics by which policies are compared, the first decides, the next break ties. `return` is the
+            undiscounted sum of rewards.
+        evaluation_env: Task for evaluation; None evaluates in `env`.
+        progress: Called after each iteration with its metrics.
+
+    Raises:
+        ValueError: If task and settings disagree on the number of worlds, the task is on a GPU and the network is to
+            be elsewhere, or `out` holds a checkpoint of something else.
+    """
+
+    def __init__(
+        self,
+        env: RolloutEnv,
+        config: PPOConfig,
+        *,
+        out: str | Path | None = None,
+        score: tuple[str, ...] = ("return",),
+        evaluation_env: RolloutEnv | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        if env.num_envs != config.num_envs:
+            raise ValueError(f"the task has {env.num_envs} worlds; the settings say num_envs={config.num_envs}")
+        self.device = find_device(config.device)
+        if env.device.type == "cuda" and env.device != self.device:
+            raise ValueError(f"the task is on {env.device}; the settings say device={config.device!r}")
+        self.env, self.evaluation_env, self.config = env, evaluation_env or env, config
+        self.out = None if out is None else Path(out)
+        self.score, self.progress = score, progress
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            network = ActorCritic(env.observation_size, env.action_size, config.hidden, config.initial_log_std)
+        self.network = network.to(self.device)
+        self.best_network = copy.deepcopy(self.network)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
+        self.generator = torch.Generator(self.device)
+        self.iteration = 0
+        self.seconds = 0.0
+        self.metrics: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, float]] = []
+        self._complete: dict[str, Any] = {}
+        if self.out is not None and (self.out / "checkpoint.pt").exists():
+            self._restore(load_checkpoint(self.out / "checkpoint.pt"))
+
+    def train(self, max_minutes: float | None = None) -> ActorCritic:
+        """Trains until the budget is spent.
+
+        Args:
+            max_minutes: Wall time of this call; it stops after the first complete iteration beyond that. Every call
+                completes an iteration or an evaluation, however short the time.
+
+        Returns:
+            The best policy of all evaluations.
+
+        Raises:
+            TrainingPaused: After `max_minutes`, once the last complete iteration has been saved.
+            KeyboardInterrupt: After Ctrl-C, likewise.
+            ValueError: If `max_minutes` is not positive.
+        """
+        if max_minutes is not None and not max_minutes > 0:
+            raise ValueError(f"max_minutes is {max_minutes}; expected a positive number")
+        began = time.monotonic()
+        started, deadline = began - self.seconds, None if max_minutes is None else began + 60.0 * max_minutes
+        self._complete = self._state()
+        try:
+            with tensor_cores(self.device):
+                while True:
+                    evaluated = self._evaluate_if_due()
+                    if self._spent():
+                        return self.best_network
+                    if evaluated:
+                        self._pause_after(deadline)
+                    self._run_block(started, deadline)
+        except KeyboardInterrupt:
+            self._save(self._complete)
+            raise
+
+    def _run_block(self, started: float, deadline: float | None) -> None:
+        """Iterates from new episodes to the next evaluation, or until the budget is spent."""
+        observation = self._restart()
+        while True:
+            rollout, observation, row = self._collect(observation)
+            row |= self._update(rollout)
+            self.network.normalizer.update(rollout.observations.flatten(0, 1))
+            self.iteration += 1
+            self.seconds = time.monotonic() - started
+            self._record(row)
+            self._pause_after(deadline)
+            if self._spent() or self.iteration % self.config.evaluate_every == 0:
+                return
+
+    def _spent(self) -> bool:
+        limit = self.config.max_seconds
+        return self.iteration >= self.config.iterations or (limit is not None and self.seconds >= limit)
+
+    def _pause_after(self, deadline: float | None) -> None:
+        if deadline is not None and time.monotonic() >= deadline:
+            done = f"{self.iteration} of {self.config.iterations} iterations"
+            raise TrainingPaused(f"training paused after {done}, as asked; the same call goes on from there")
+
+    def _restart(self) -> Tensor:
+        """New episodes; before the first iteration the normaliser sees what the base arm sees."""
+        observation = self.env.reset(self.config.seed + 1000 * self.iteration)
+        if self.iteration == 0:
+            seen = [observation]
+            zero = torch.zeros(self.env.num_envs, self.env.action_size, device=self.env.device)
+            seen += [self.env.step(zero).observation for _ in range(self.config.horizon)]
+            self.network.normalizer.update(torch.cat(seen).to(self.device))
+            observation = self.env.reset(self.config.seed)
+        return observation
+
+    @torch.no_grad()
+    def _collect(self, observation: Tensor) -> tuple[Rollout, Tensor, dict[str, float]]:
+        """Acts for `horizon` steps; returns the experience, the next observation and numbers to log."""
+        config, env, network, device = self.config, self.env, self.network, self.device
+        rollout = Rollout.empty(config.horizon, env.num_envs, env.observation_size, env.action_size, device)
+        # Seeded by the iteration, so that a checkpoint needs no generator's state, which differs between devices.
+        self.generator.manual_seed(1_000_003 * config.seed + self.iteration)
+        started, sums = time.monotonic(), dict[str, Tensor]()
+        observation = observation.to(device)
+        mean, value = network(observation)
+        for t in range(config.horizon):
+            action = network.sample(mean, self.generator)
+            step = env.step(action.to(env.device))
+            terminated, ended = step.terminated.to(device), (step.terminated | step.truncated).to(device)
+            rollout.observations[t], rollout.actions[t] = observation, action
+            rollout.log_probs[t], rollout.values[t] = network.log_prob(mean, action), value
+            rollout.rewards[t], rollout.valid[t] = step.reward.to(device), step.valid.to(device)
+            rollout.terminated[t], rollout.ended[t] = terminated, ended
+            for name, values in step.metrics.items():
+                sums[name] = sums.get(name, 0.0) + total_where(ended, values.to(device))
+
+            observation = step.observation.to(device)
+            mean, value = network(observation)
+            if step.final_observation is step.observation:
+                rollout.next_values[t] = value
+            else:
+                final_value = network(step.final_observation.to(device))[1]
+                rollout.next_values[t] = torch.where(ended, final_value, value)
+        means = [rollout.rewards.mean(), rollout.valid.float().mean()]
+        means += [total / rollout.ended.sum() for total in sums.values()]
+        reward, valid_fraction, *ended_means = torch.stack([number.double() for number in means]).tolist()
+        elapsed = time.monotonic() - started
+        row = {
+            "reward": reward,
+            "valid_fraction": valid_fraction,
+            "collect_seconds": elapsed,
+            "steps_per_second": config.horizon * env.num_envs / elapsed,
+        }
+        row |= {f"episode_{name}": number for name, number in zip(sums, ended_means, strict=True)}
+        return rollout, observation, row
+
+    def _update(self, rollout: Rollout) -> dict[str, float]:
+        """Improves policy and value; returns numbers to log."""
+        started = time.monotonic()
+        row = improve(self.network, self.optimizer, rollout, self.config, self.generator)
+        return row | {"update_seconds": time.monotonic() - started}
+
+    def evaluate(self, policy: Policy | None) -> dict[str, float]:
+        """Mean return and metrics over fixed episodes, `evaluation_rounds` per world, each counted once.
+
+        Args:
+            policy: Maps observations (N, d) to residuals u (N, k), on `config.device`; None for the base arm, u = 0.
+        """
+        env = self.evaluation_env
+
+        def act(observation: Tensor) -> Tensor:
+            assert policy is not None
+            return policy(observation.to(self.device)).to(env.device)
+
+        return evaluate(env, None if policy is None else act, self.config.evaluation_rounds)
+
+    def _evaluate_if_due(self) -> bool:
+        """Judges the policy on fixed episodes, keeps it if it is the best so far, and writes a checkpoint."""
+        due = self.iteration % self.config.evaluate_every == 0 or self._spent()
+        if not due or (self.evaluations and self.evaluations[-1]["iteration"] == self.iteration):
+            return False
+        if not self.evaluations:
+            base = composed = self.evaluate(None)  # At the start the residual is exactly zero: one arm is both.
+        else:
+            base = {name[5:]: value for name, value in self.evaluations[0].items() if name.startswith("base_")}
+            composed = self.evaluate(DeterministicPolicy(self.network))
+        missing = [name for name in self.score if name not in composed]
+        if missing:
+            raise ValueError(f"score names {missing}; the task's metrics are {sorted(composed)}")
+        best = max((self._rank(row) for row in self.evaluations), default=None)
+        row = {"iteration": float(self.iteration), "steps": float(self._steps())}
+        row |= {f"base_{name}": value for name, value in base.items()}
+        row |= {f"composed_{name}": value for name, value in composed.items()}
+        if best is None or self._rank(row) > best:
+            self.best_network.load_state_dict(self.network.state_dict())
+        self.evaluations.append(row)
+        self._complete = self._state()
+        self._save(self._complete)
+        return True
+
+    def _rank(self, row: dict[str, float]) -> tuple[float, ...]:
+        return tuple(row[f"composed_{name}"] for name in self.score)
+
+    def _steps(self) -> int:
+        return self.iteration * self.config.horizon * self.config.num_envs
+
+    def _record(self, row: dict[str, float]) -> None:
+        row = {"iteration": self.iteration, "steps": self._steps(), "seconds": round(self.seconds, 2), **row}
+        self.metrics.append(row)
+        self._complete = self._state()
+        if self.out is not None:
+            write_csv(self.out / "metrics.csv", self.metrics)
+        if self.progress is not None:
+            self.progress(row)
+
+    def _state(self) -> dict[str, Any]:
+        """A copy of all that the next iteration depends on."""
+        return {
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "network": copy.deepcopy(self.network.state_dict()),
+            "best_network": copy.deepcopy(self.best_network.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "metrics": list(self.metrics),
+            "evaluations": list(self.evaluations),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.network.load_state_dict(state["network"])
+            self.best_network.load_state_dict(state["best_network"])
+        except RuntimeError as error:
+            first_line = str(error).splitlines()[-1].strip()
+            raise ValueError(f"the checkpoint in {self.out} belongs to another task or network: {first_line}") from None
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.metrics, self.evaluations = list(state["metrics"]), list(state["evaluations"])
+
+    def _save(self, state: dict[str, Any]) -> None:
+        if self.out is not None:
+            save_checkpoint(self.out / "checkpoint.pt", state)
+            write_csv(self.out / "metrics.csv", state["metrics"])
+            write_csv(self.out / "evaluations.csv", state["evaluations"])

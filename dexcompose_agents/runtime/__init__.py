@@ -1,0 +1,1 @@
+"""What a process runs on: devices, threads, time, interruptions, progress."""

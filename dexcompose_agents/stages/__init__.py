@@ -1,0 +1,1 @@
+"""The stages from demonstrations to residuals, and the chain that runs them."""

@@ -1,0 +1,118 @@
+"""First states, complete: with what a forward pass of native MuJoCo says of them, each as one row of numbers.
+
+The pass runs on the host whichever engine steps the worlds. An engine that lives on a GPU thus restarts worlds by
+copying rows that lie there already; it needs no extra pass, and observations of a start are the same on every engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from dexcompose_envs import hand
+from dexcompose_envs.episodes import base_shake
+from dexcompose_envs.episodes.starts import Starts
+from dexcompose_envs.scene import Scene
+
+PHYSICS_PARTS = ("qpos", "qvel", "targets", "fixture_pose", "warmstart", "sensordata")
+"""Parts of a row that an engine takes."""
+MEMORY_PARTS = ("shake", "previous_action", "reference", "hold_target", "is_held_start")
+"""Parts of a row that the environment keeps of its episodes."""
+
+
+class FirstStates:
+    """Turns drawn starts into rows.
+
+    Attributes:
+        columns: Part name -> columns of a row.
+        shapes: Part name -> shape of one world's part.
+        width: Numbers per row.
+
+    Args:
+        scene: The compiled scene.
+        threads: CPU threads for forward passes.
+    """
+
+    def __init__(self, scene: Scene, threads: int) -> None:
+        self._model, self._sensors = scene.model, scene.sensors
+        self._threads = threads
+        self._datas: list[mujoco.MjData] = []
+        model = scene.model
+        self.shapes: dict[str, tuple[int, ...]] = {
+            "qpos": (model.nq,),
+            "qvel": (model.nv,),
+            "targets": (hand.NUM_ACTIONS,),
+            "fixture_pose": (7 * model.nmocap,),
+            "warmstart": (model.nv,),
+            "sensordata": (model.nsensordata,),
+            "shake": base_shake.SHAPE,
+            "previous_action": (hand.NUM_ACTIONS,),
+            "reference": (hand.NUM_FINGER_JOINTS,),
+            "hold_target": (3,),
+            "is_held_start": (1,),
+        }
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes.values()]).tolist()
+        starts = [0, *ends[:-1]]
+        self.columns = {name: slice(a, b) for name, a, b in zip(self.shapes, starts, ends, strict=True)}
+        self.width = ends[-1]
+
+    def rows(self, starts: Starts) -> NDArray[np.float64]:
+        """Rows (M, width) of drawn starts."""
+        rows = np.zeros((len(starts.qpos), self.width))
+        part = {name: rows[:, columns] for name, columns in self.columns.items()}
+        part["qpos"][:], part["qvel"][:], part["targets"][:] = starts.qpos, starts.qvel, starts.targets
+        if starts.fixture_pose is not None:
+            part["fixture_pose"][:] = starts.fixture_pose
+        self._forward(part)
+        part["shake"][:] = starts.shake.reshape(len(rows), -1)
+        part["previous_action"][:] = hand.normalize(starts.targets)
+        part["reference"][:] = starts.reference
+        if starts.hold_target is not None:
+            part["hold_target"][:] = starts.hold_target
+        elif "object_position" in self._sensors:
+            part["hold_target"][:] = part["sensordata"][:, self._sensors["object_position"]]
+        part["is_held_start"][:] = starts.is_held
+        return rows
+
+    def resting(self) -> NDArray[np.float64]:
+        """One row (width,): the model's own initial state, for worlds that were never reset."""
+        row = np.zeros(self.width)
+        row[self.columns["qpos"]] = self._model.qpos0
+        if self._model.nmocap:
+            data = mujoco.MjData(self._model)
+            row[self.columns["fixture_pose"]] = np.concatenate([data.mocap_pos[0], data.mocap_quat[0]])
+        return row
+
+    def _forward(self, part: dict[str, NDArray[np.float64]]) -> None:
+        """Fills in sensor data and the solver's warm start."""
+        count_rows = len(part["qpos"])
+        workers = max(1, min(self._threads, count_rows // 16))
+        while len(self._datas) < workers:
+            self._datas.append(mujoco.MjData(self._model))
+        tickets = count()  # next() is atomic: each thread draws its next row
+        if workers == 1:
+            self._forward_rows(self._datas[0], part, tickets)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            for job in [pool.submit(self._forward_rows, data, part, tickets) for data in self._datas[:workers]]:
+                job.result()
+
+    def _forward_rows(self, data: mujoco.MjData, part: dict[str, NDArray[np.float64]], tickets: Iterator[int]) -> None:
+        while (row := next(tickets)) < len(part["qpos"]):
+            mujoco.mj_resetData(self._model, data)
+            data.qpos[:], data.qvel[:], data.ctrl[:] = part["qpos"][row], part["qvel"][row], part["targets"][row]
+            if self._model.nmocap:
+                pose = part["fixture_pose"][row]
+                data.mocap_pos[0], data.mocap_quat[0] = pose[:3], pose[3:]
+            mujoco.mj_forward(self._model, data)
+            part["warmstart"][row], part["sensordata"][row] = data.qacc, data.sensordata
+
+    def parts(self, rows: Any, names: tuple[str, ...]) -> dict[str, Any]:
+        """Named parts (M, *shape) of rows (M, width), of any array library."""
+        return {name: rows[:, self.columns[name]].reshape(len(rows), *self.shapes[name]) for name in names}

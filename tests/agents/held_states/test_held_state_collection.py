@@ -1,0 +1,204 @@
+"""Collecting held states from worlds whose course is known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dexcompose_agents.held_states import collection as held_state_collection
+from dexcompose_agents.held_states.collection import CollectionError, HoldCriteria, collect
+from dexcompose_envs import __version__, hand
+from dexcompose_envs.held_states import HeldStateLibrary
+
+TERMS = {
+    "joint_velocity": slice(0, 28),
+    "object_position": slice(28, 31),
+    "object_linear_velocity": slice(31, 34),
+}
+CRITERIA = HoldCriteria(reach_steps=12, hold_steps=6)
+COURSES = ("good", "good", "drops", "slips", "never", "good", "restless", "diverges")
+"""What becomes of an episode, by its seed modulo 8; a good one reaches success after 3 + seed % 5 steps."""
+
+
+class FakeWorlds:
+    """Episodes that go as `COURSES` says; the policy's action is remembered so that it can be found in the states."""
+
+    def __init__(self, env_id, num_envs, **kwargs):
+        self.num_envs, self.kwargs = num_envs, kwargs
+        self.layout = {"context": TERMS}
+        self.core = SimpleNamespace(scene=SimpleNamespace(model_hash="model"), held_columns=self.held_columns)
+        self.seed, self.elapsed = np.zeros(num_envs, int), np.zeros(num_envs, int)
+        self.ended, self.closed = np.zeros(num_envs, bool), False
+        self.last = np.zeros((num_envs, 28))
+
+    @property
+    def unwrapped(self):
+        return self
+
+    def reset(self, seed, options):
+        mask = options["reset_mask"]
+        self.seed[mask], self.elapsed[mask], self.ended[mask] = np.array(seed)[mask], 0, False
+        return self.observe(), {}
+
+    def courses(self):
+        return np.array([COURSES[seed % 8] for seed in self.seed])
+
+    def since(self):
+        """Control steps since success."""
+        return np.where(self.courses() == "never", -1, self.elapsed - (3 + self.seed % 5))
+
+    def observe(self):
+        course, since = self.courses(), self.since()
+        context = np.zeros((self.num_envs, 34), np.float32)
+        context[:, 28] = 0.5 + 0.1 * ((course == "slips") & (since >= 2))  # 10 x m: 1 cm
+        context[:, 31] = 0.03 * (course == "restless")
+        task = np.zeros((self.num_envs, 34), np.float32)
+        task[:, :6] = 0.25
+        return {"task_a": task, "context": context}
+
+    def step(self, action):
+        assert not self.ended.any()
+        self.last, self.elapsed = action.copy(), self.elapsed + 1
+        course, since = self.courses(), self.since()
+        unstable = (course == "diverges") & (self.elapsed == 2)
+        info = {
+            "success": since >= 0,
+            "task_a_held": (since >= 0) & ~((course == "drops") & (since >= 4)),
+            "unstable": unstable,
+        }
+        self.ended = unstable
+        return self.observe(), None, unstable, np.zeros(self.num_envs, bool), info
+
+    def held_columns(self):
+        columns = {name: np.zeros((self.num_envs, width)) for name, width in [("hand_qvel", 28), ("object_qvel", 6)]}
+        columns["hand_qpos"] = np.repeat(self.seed[:, None] % 100, 28, axis=1) / 100
+        columns["object_qpos"] = np.tile([0.0, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0], (self.num_envs, 1))
+        columns["control"] = hand.denormalize(self.last)
+        columns["contact"] = np.ones((self.num_envs, 5))
+        return columns
+
+    def close(self):
+        self.closed = True
+
+
+class FakePolicy:
+    """Its action is the number of its steps in the episode, over 100; interrupts after `stop_after` calls."""
+
+    def __init__(self, stop_after=10**9):
+        self.left = stop_after
+
+    def reset(self, num_envs):
+        self.steps = np.zeros(num_envs, int)
+
+    def seed_envs(self, seeds, env_ids):
+        self.steps[env_ids] = 0
+
+    def act(self, task_obs, env_ids):
+        assert len(task_obs) == len(env_ids)
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        self.steps[env_ids] += 1
+        return np.repeat(self.steps[env_ids, None] / 100, 28, axis=1).astype(np.float32)
+
+
+def run(out, count=9, num_envs=4, policy=None, **kwargs):
+    kwargs = {"criteria": CRITERIA, "seed": 0, "make_env": FakeWorlds, "policy_hash": "policy"} | kwargs
+    return collect("GraspBall", policy or FakePolicy(), count, out=out, num_envs=num_envs, **kwargs)
+
+
+def test_only_quiet_holds_are_kept(tmp_path):
+    library = run(tmp_path / "states.npz")
+    # Of 8 seeds 0, 1 and 5 are good, so nine states take episodes 0..21 (two rounds of 8 and 0, 1, 5 of the third).
+    np.testing.assert_allclose(library.hand_qpos[:, 0] * 100, [0, 1, 5, 8, 9, 13, 16, 17, 21], atol=1e-3)
+    manifest = library.manifest
+    assert (manifest.skill, manifest.env_version, manifest.model_hash) == ("GraspBall", __version__, "model")
+    assert manifest.seeds == (0, 22) and manifest.validation["episodes"] == 22
+    expected = {"accepted": 9, "lost": 3, "moved": 3, "not_reached": 3, "not_quiet": 2, "unstable": 2}
+    assert manifest.validation["outcomes"] == expected
+    assert manifest.validation["acceptance_rate"] == pytest.approx(9 / 22, abs=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] == ["states.npz"]
+
+
+def test_the_command_of_the_hold_by_hand(tmp_path):
+    library = run(tmp_path / "states.npz", count=1)
+    # Seed 0 succeeds after 3 actions, so the fingers hold the third, 0.03; the wrist stays where it is, at 0.25.
+    command = hand.denormalize(np.concatenate([np.full(6, 0.25), np.full(22, 0.03)]))
+    np.testing.assert_allclose(library.control[0], command, atol=1e-6)
+    np.testing.assert_allclose(library.reference[0], command[6:], atol=1e-6)
+    np.testing.assert_allclose(library.hold_target[0], [0.05, 0, 0], atol=1e-6)
+
+
+def test_result_does_not_depend_on_num_envs(tmp_path):
+    files = [tmp_path / f"{num_envs}.npz" for num_envs in (1, 3, 16)]
+    for path, num_envs in zip(files, (1, 3, 16), strict=True):
+        run(path, num_envs=num_envs)
+    assert len({path.read_bytes() for path in files}) == 1
+
+
+@pytest.mark.parametrize("stop_after", [1, 20, 40, 50])
+def test_an_interrupted_collection_goes_on_where_it_was(tmp_path, monkeypatch, stop_after):
+    monkeypatch.setattr(held_state_collection, "SHARD_EPISODES", 3)
+    whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"
+    run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(resumed, policy=FakePolicy(stop_after))
+    assert not resumed.exists()
+    run(resumed)
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_finished_episodes_are_not_run_again(tmp_path):
+    progress = []
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "states.npz", num_envs=1, policy=FakePolicy(60))
+    run(tmp_path / "states.npz", num_envs=1, progress=lambda done, total: progress.append((done, total)))
+    assert progress[0][0] > 1 and progress[-1] == (9, 9)
+    assert run(tmp_path / "states.npz", policy=FakePolicy(0)).manifest.seeds == (0, 22)  # complete: nothing is run
+
+
+def test_shards_of_another_run_are_refused(tmp_path):
+    out = tmp_path / "states.npz"
+    with pytest.raises(KeyboardInterrupt):
+        run(out, num_envs=1, policy=FakePolicy(60))
+    with pytest.raises(CollectionError, match="collected with policy_hash = 'policy', this run has 'other'"):
+        run(out, policy_hash="other")
+    shard = next((tmp_path / "states.npz.shards").glob("*.npz"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(CollectionError, match=r"is corrupt .*start again"):
+        run(out)
+
+
+def test_a_finished_library_of_another_run_is_refused(tmp_path):
+    out = tmp_path / "states.npz"
+    run(out)
+    with pytest.raises(CollectionError, match="collected with seed = 0, this run has 1"):
+        run(out, seed=1)
+    with pytest.raises(CollectionError, match="has 9 held states, this run wants 10"):
+        run(out, count=10)
+    assert len(HeldStateLibrary.load(out)) == 9
+
+
+def test_a_policy_that_hardly_ever_succeeds_is_given_up(tmp_path):
+    with pytest.raises(CollectionError, match=r"only 3 of 8 episodes .* expected 9: 3 accepted, 1 not_reached, 1 unst"):
+        run(tmp_path / "states.npz", max_attempts=8, num_envs=1)
+    assert not (tmp_path / "states.npz").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="can't write to output folder"):
+        run(tmp_path / "file" / "states.npz", policy=FakePolicy(0))
+
+
+def test_the_real_environment_fits(tmp_path):
+    class Idle(FakePolicy):
+        def act(self, task_obs, env_ids):
+            return task_obs[:, :28]  # stay where you are
+
+    criteria = HoldCriteria(reach_steps=5, hold_steps=5)
+    with pytest.raises(CollectionError, match=r"only 0 of 3 episodes .* 3 not_reached"):
+        collect(
+            "GraspBall", Idle(), 1, out=tmp_path / "states.npz", policy_hash="idle", num_envs=2, criteria=criteria,
+            max_attempts=3, env_kwargs={"num_threads": 1},
+        )  # fmt: skip

@@ -1,0 +1,88 @@
+"""The network: zero at the start, normalised inputs, half-precision files, results that do not depend on the batch."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dexcompose_agents.residual import ActorCritic, DeterministicPolicy
+from dexcompose_agents.rl.normalizer import RunningNormalizer
+
+
+def test_starts_at_zero_residual_with_the_given_spread():
+    network = ActorCritic(7, 3)
+    mean, value = network(torch.randn(5, 7))
+    assert torch.equal(mean, torch.zeros(5, 3))
+    assert value.shape == (5,)
+    assert torch.equal(network.log_std, torch.full((3,), -1.5))
+
+
+def test_layers_are_those_of_the_paper():
+    kinds = [type(layer) for layer in ActorCritic(7, 3).trunk]
+    assert kinds == [nn.LayerNorm, nn.Linear, nn.ELU] * 3
+    assert [layer.out_features for layer in ActorCritic(7, 3).trunk if isinstance(layer, nn.Linear)] == [256, 256, 128]
+
+
+def test_log_prob_and_entropy_are_the_gaussians():
+    network = ActorCritic(4, 3)
+    nn.init.normal_(network.log_std)
+    mean, action = torch.randn(6, 3), torch.randn(6, 3)
+    reference = torch.distributions.Normal(mean, network.log_std.exp())
+    torch.testing.assert_close(network.log_prob(mean, action), reference.log_prob(action).sum(-1))
+    torch.testing.assert_close(network.entropy(), reference.entropy().sum(-1)[0])
+
+
+def test_normalizer_equals_statistics_of_all_data():
+    torch.manual_seed(0)
+    data = torch.randn(1000, 3, dtype=torch.float64) * torch.tensor([1.0, 10.0, 0.1]) + torch.tensor([5.0, -3.0, 0.0])
+    normalizer = RunningNormalizer(3)
+    for part in data.split([1, 99, 400, 500]):
+        normalizer.update(part)
+    torch.testing.assert_close(normalizer.mean, data.mean(0))
+    torch.testing.assert_close(normalizer.variance, data.var(0, correction=0))
+    result = normalizer(data.float())
+    assert result.std(0).tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.05)
+
+
+def test_constant_component_cannot_blow_up():
+    normalizer = RunningNormalizer(1)
+    normalizer.update(torch.full((50, 1), 2.0))
+    assert normalizer(torch.tensor([[2.0]])).item() == 0.0
+    assert abs(normalizer(torch.tensor([[1e6]])).item()) <= 5.0
+
+
+def _trained(observation_size=40, action_size=22):
+    torch.manual_seed(1)
+    network = ActorCritic(observation_size, action_size)
+    nn.init.normal_(network.mean_layer.weight, std=0.3)
+    network.normalizer.update(torch.randn(500, observation_size) * 0.02 + 0.9)
+    return network
+
+
+def test_file_keeps_the_policy(tmp_path):
+    network = _trained()
+    path = tmp_path / "policy.safetensors"
+    network.save(path, {"kind": "stabiliser"})
+    restored, manifest = ActorCritic.load(path)
+    assert manifest["kind"] == "stabiliser"
+    observation = torch.randn(64, 40) * 0.02 + 0.9
+    # Half precision has 11 bits: results agree to about a per mille of their size, which is of order one.
+    torch.testing.assert_close(restored.mean(observation), network.mean(observation), atol=0.02, rtol=0.01)
+    assert path.stat().st_size < 400_000
+
+
+def test_file_of_something_else_is_refused(tmp_path):
+    from dexcompose_agents.artefacts.weights import save_weights
+
+    save_weights(tmp_path / "other.safetensors", {"x": torch.zeros(3)}, {"kind": "diffusion"})
+    with pytest.raises(ValueError, match="no residual policy"):
+        ActorCritic.load(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 17, 64])
+def test_result_of_a_row_does_not_depend_on_the_batch(batch):
+    policy = DeterministicPolicy(_trained())
+    observations = torch.randn(64, 40) * 0.02 + 0.9
+    whole = policy(observations)
+    parts = torch.cat([policy(part) for part in observations.split(batch)])
+    assert np.array_equal(whole.numpy(), parts.numpy())

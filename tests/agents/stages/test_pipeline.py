@@ -1,0 +1,277 @@
+"""`train all` end to end on a tiny budget: made once, skipped, partly made again, and used by the methods."""
+
+import json
+import os
+import shutil
+import signal
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dexcompose_agents import cli
+from dexcompose_agents.artefacts.pretrained_files import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
+from dexcompose_agents.artefacts.weights import load_weights
+from dexcompose_agents.diffusion import load_policy
+from dexcompose_agents.held_states import collection as held_state_collection
+from dexcompose_agents.methods.registry import make_method
+from dexcompose_agents.stages import chain as stages
+from dexcompose_agents.stages import commands as training_commands
+from dexcompose_agents.stages import pipeline
+from dexcompose_agents.stages import train_all as train_all_module
+from dexcompose_agents.stages.chain import StageError
+from dexcompose_agents.stages.train_all import budget, train_all
+from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateError, HeldStateLibrary, held_states_folder
+
+PAIR = "GraspBall-PushButton"
+STAGES = (
+    "demonstrations GraspBall", "demonstrations PushButton", "policy GraspBall", "policy PushButton",
+    "held states GraspBall", "release test GraspBall", f"mask {PAIR} utility", f"mask {PAIR} heuristic",
+    "stabiliser GraspBall", f"residual {PAIR}",
+)  # fmt: skip
+FILES = (
+    "demos/GraspBall/DexCompose/GraspBall/expert-v0/data/main_data.hdf5",
+    "demos/PushButton/DexCompose/PushButton/expert-v0/data/main_data.hdf5",
+    "pretrained/GraspBall.safetensors",
+    "pretrained/PushButton.safetensors",
+    "held_states/GraspBall.npz",
+    *(f"pretrained/release_test/GraspBall.{kind}" for kind in ("csv", "json", "png")),
+    f"pretrained/masks/{PAIR}.json",
+    f"pretrained/masks/{PAIR}-heuristic.json",
+    "pretrained/stabiliser-GraspBall.safetensors",
+    f"pretrained/residual-{PAIR}.safetensors",
+    "pipeline.json",
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The output folder of one `train all --preset test`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("all")
+    assert cli.main(["train", "all", "--preset", "test", "--only", PAIR, "--out", str(out)]) == 0
+    yield out
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(made, tmp_path / "all")
+
+
+def again(folder, amount=None):
+    """Stages that ran in another run, by name."""
+    lines = []
+    train_all(folder, amount or budget("test"), [PAIR], lines.append)
+    return [name for name, line in zip(STAGES, lines, strict=True) if "unchanged" not in line]
+
+
+def test_the_folder_is_laid_out_like_the_package(made):
+    assert [name for name in FILES if not (made / name).is_file()] == []
+    assert not list((made / "work").iterdir())
+    summary = json.loads((made / "pipeline.json").read_text())
+    assert summary["preset"] == "test"
+    assert [row["stage"] for row in summary["stages"]] == list(STAGES)
+    mask = json.loads((made / "pretrained" / "masks" / f"{PAIR}.json").read_text())
+    assert mask["selector"] == "utility" and mask["mask"]
+
+
+def test_the_chain_runs_on_warp(folder, monkeypatch):
+    """What the presets for a GPU do, on Warp's CPU path and with the budget of the preset `test`."""
+    options = {"backend": "warp", "device": "cpu"}
+    monkeypatch.setattr(train_all_module, "physics_options", lambda preset, device: options)
+    monkeypatch.setattr(pipeline, "on_device", lambda config, device: replace(config, backend="warp"))
+    monkeypatch.setattr(pipeline, "GPU_WORLDS", 30)
+    assert again(folder) == [name for name in STAGES if not name.startswith(("demonstrations", "policy"))]
+    for name in ("stabiliser-GraspBall", f"residual-{PAIR}"):
+        assert load_weights(folder / "pretrained" / f"{name}.safetensors")[1]["backend"] == "warp"
+    settings = json.loads((folder / "pretrained" / "release_test" / "GraspBall.json").read_text())
+    assert settings["backend"] == "warp"
+    assert again(folder) == []
+
+
+def test_policies_say_what_they_were_made_from(made):
+    manifest = load_policy("PushButton", path=made / "pretrained" / "PushButton.safetensors").manifest
+    assert manifest["skill"] == "PushButton"
+    assert manifest["dataset_id"] == "DexCompose/PushButton/expert-v0"
+    assert len(manifest["episode_seeds"]) == 2
+    assert {"env_version", "model_hash"} <= manifest.keys()
+
+
+def test_second_run_skips_everything(folder):
+    assert again(folder) == []
+
+
+def test_changed_settings_run_what_depends_on_them(folder):
+    more = replace(budget("test"), release_rollouts=2)
+    ran = again(folder, more)
+    assert ran[:3] == ["release test GraspBall", f"mask {PAIR} utility", f"mask {PAIR} heuristic"]
+    assert not {"policy PushButton", "held states GraspBall"} & set(
+        again(folder, replace(more, residual_episode_steps=55))
+    )
+    assert again(folder, replace(more, residual_episode_steps=55)) == []
+
+
+def test_a_removed_file_is_made_again(folder):
+    (folder / "pretrained" / f"residual-{PAIR}.safetensors").unlink()
+    assert again(folder) == [f"residual {PAIR}"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pretrained/PushButton.safetensors", "held_states/GraspBall.npz", f"pretrained/masks/{PAIR}.json", FILES[0]],
+)
+def test_a_damaged_file_is_named(folder, name):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StageError, match=r"was damaged or changed since stage '.*' wrote it .*; remove it") as error:
+        again(folder)
+    assert path.name in str(error.value) or "demos" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_held_states_come_from_the_policy_and_name_its_weights(made, tmp_path, monkeypatch):
+    asked = {}
+
+    def collect(skill, policy, count, *, out, policy_hash, progress):
+        asked.update(skill=skill, policy=policy, count=count, policy_hash=policy_hash)
+
+    monkeypatch.setattr(held_state_collection, "collect", collect)
+    monkeypatch.setenv(PRETRAINED_VARIABLE, str(made / "pretrained"))
+    assert cli.main(["train", "held-states", "GraspBall", "--out", str(tmp_path)]) == 0
+    assert (asked["skill"], asked["count"], asked["policy"].manifest["skill"]) == ("GraspBall", 4096, "GraspBall")
+    assert asked["policy_hash"] == file_hash(made / "pretrained" / "GraspBall.safetensors")
+
+
+def test_a_test_folder_is_never_continued_for_real(made, capsys):
+    assert cli.main(["train", "all", "--preset", "cpu", "--only", PAIR, "--out", str(made)]) == 2
+    assert "was made with preset 'test', now 'cpu'" in capsys.readouterr().err
+
+
+def test_methods_and_evaluation_use_it(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv(PRETRAINED_VARIABLE, raising=False)
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    with trained_in(made):
+        assert make_method("dexcompose", PAIR).selector == "utility"
+        assert len(HeldStateLibrary.load("GraspBall")) == 8
+        assert pretrained_folder() == made / "pretrained"
+    assert PRETRAINED_VARIABLE not in os.environ and FOLDER_VARIABLE not in os.environ
+    arguments = ["eval", PAIR, "--pretrained", str(made), "--seeds", "1", "--rollouts", "1", "--out", str(tmp_path)]
+    assert cli.main(arguments) == 0
+    assert "preset 'test'" in capsys.readouterr().err
+    assert len((tmp_path / "episodes.csv").read_text().splitlines()) == 2
+
+
+def test_folders_that_are_none(tmp_path, monkeypatch, capsys):
+    assert cli.main(["eval", PAIR, "--pretrained", str(tmp_path)]) == 2
+    assert "expected an output folder of 'dexcompose train all'" in capsys.readouterr().err
+    monkeypatch.setenv(PRETRAINED_VARIABLE, "nowhere")
+    with pytest.raises(ValueError, match="DEXCOMPOSE_PRETRAINED is 'nowhere'; expected a folder"):
+        pretrained_folder()
+    monkeypatch.setenv(FOLDER_VARIABLE, "nowhere")
+    with pytest.raises(HeldStateError, match="DEXCOMPOSE_HELD_STATES is 'nowhere'; expected a folder"):
+        held_states_folder()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["all", "GraspBall"], "'train all' takes no name, got 'GraspBall'"),
+        (["all", "--only", "Violin"], "unknown skill or pair 'Violin'; expected one of GraspBall"),
+        (["all", "--data", "x"], "'train all' takes no option --data"),
+        (["policy"], "'train policy' needs the name of a skill"),
+        (["policy", "GraspBall", "--mask", "TH"], "'train policy' takes no option --mask"),
+        (["stabiliser", "PushButton"], "unknown retention skill 'PushButton'"),
+        (["stabiliser", "GraspBall", "--mask", "TH+XX"], "unknown finger"),
+        (["residual", PAIR, "--mask", "TH", "FF"], "expected one, a residual belongs to one mask"),
+        (["policy", "GraspBall", "--data", "nowhere"], "no dataset 'DexCompose/GraspBall/expert-v0' in"),
+    ],
+)
+def test_wrong_requests_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", *arguments]) == 2
+    printed = capsys.readouterr().err.strip()
+    assert message in printed
+    assert "\n" not in printed
+
+
+def test_single_stages_use_the_chain_s_files(made, tmp_path, monkeypatch):
+    monkeypatch.setenv(PRETRAINED_VARIABLE, str(made / "pretrained"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(made / "held_states"))
+    test = ["--preset", "test", "--out", str(tmp_path)]
+    assert cli.main(["train", "policy", "PushButton", "--data", str(made / "demos" / "PushButton"), *test]) == 0
+    assert cli.main(["train", "stabiliser", "GraspBall", *test]) == 0
+    table, demos = made / "pretrained" / "release_test" / "GraspBall.csv", made / "demos" / "PushButton"
+    choose = ["select-mask", PAIR, "--table", str(table), "--demos", str(demos), "--out", str(tmp_path / "mask.json")]
+    assert cli.main(choose) == 0
+    assert (tmp_path / "mask.json").read_bytes() == (made / "pretrained" / "masks" / f"{PAIR}.json").read_bytes()
+    assert (tmp_path / "stabiliser.safetensors").is_file()
+
+
+class CtrlC:
+    """Stands in for the progress bar: a real SIGINT with its report number `at`; later reports pass."""
+
+    def __init__(self, at):
+        self.at, self.reports = at, []
+
+    @contextmanager
+    def __call__(self, label):
+        yield self.report
+
+    def report(self, done, total):
+        self.reports.append(done)
+        if len(self.reports) == self.at:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def ctrl_c(monkeypatch):
+    """Progress bars that interrupt at their second report."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    pressed = CtrlC(at=2)
+    monkeypatch.setattr(training_commands, "progress_bar", pressed)
+    monkeypatch.setattr(stages, "progress_bar", pressed)
+    yield pressed
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "result"),
+    [
+        (["demos", "PushButton", "--episodes", "2"], "DexCompose/PushButton/expert-v0/data/main_data.hdf5"),
+        (
+            ["train", "policy", "PushButton", "--preset", "test", "--data", "{made}/demos/PushButton"],
+            "PushButton.safetensors",
+        ),
+        (["train", "stabiliser", "GraspBall", "--preset", "test"], "stabiliser.safetensors"),
+        (["train", "residual", PAIR, "--preset", "test"], "residual_b.safetensors"),
+        (["release-test", "GraspBall", "--rollouts", "1"], "release_test.csv"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_ctrl_c_loses_nothing(made, tmp_path, monkeypatch, capsys, ctrl_c, arguments, result):
+    monkeypatch.setenv(PRETRAINED_VARIABLE, str(made / "pretrained"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(made / "held_states"))
+    out = tmp_path / "out"
+    command = [*(word.format(made=made) for word in arguments), "--out", str(out)]
+    assert cli.main(command) == 130
+    printed = capsys.readouterr().err.strip()
+    assert printed == f"dexcompose: interrupted; saved to {out}, run the same command to go on"
+    assert not (out / result).exists()
+    assert any(path.is_file() for path in out.rglob("*"))
+    assert cli.main(command) == 0
+    assert (out / result).is_file()
+
+
+def test_ctrl_c_in_the_chain(folder, capsys, ctrl_c):
+    stabiliser = folder / "pretrained" / "stabiliser-GraspBall.safetensors"
+    stabiliser.unlink()
+    command = ["train", "all", "--preset", "test", "--only", PAIR, "--out", str(folder)]
+    assert cli.main(command) == 130
+    assert f"interrupted; saved to {folder}, run the same command to go on" in capsys.readouterr().err
+    assert list((folder / "work" / "stabiliser-GraspBall").glob("checkpoint*"))
+    assert cli.main(command) == 0
+    assert stabiliser.is_file()
