@@ -1,16 +1,36 @@
-"""Writing files so that an interrupted run never leaves half a file behind."""
+"""Writing files: whole or not at all, one process to a folder, and errors that name the file."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dexcompose_envs.errors import DexComposeError, UsageError
 
-class OutputFolderError(OSError):
-    """An output folder can't be created or written."""
+LOCK_FILE = ".lock"
+"""Hidden file that `lock_folder` holds a lock on."""
+_LOCKED: set[Path] = set()
+"""Folders that this process has locked."""
+
+
+class OutputError(DexComposeError, OSError):
+    """A file or folder that can't be written; the message names it and gives the system's reason."""
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading ``~`` or ``~user`` replaced by that home folder.
+
+    Raises:
+        UsageError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"path {str(path)!r} names a home folder that can't be found; expected ~ or a user") from error
 
 
 @contextmanager
@@ -25,15 +45,24 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         The path to write to.
+
+    Raises:
+        OutputError: If it can't be written; nothing half-written stays behind.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        ours = error.filename is None or Path(os.fsdecode(error.filename)) in (temporary, target, *target.parents)
+        if isinstance(error, DexComposeError) or not ours:
+            raise
+        raise _output_error(f"can't write {str(target)!r}", error, "a writable file name") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
@@ -42,6 +71,9 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
     Args:
         path: Where the file goes; an older file there stays whole until it is replaced. Missing parents are made.
         content: Bytes, or text, which is written as UTF-8 with its line ends as they are.
+
+    Raises:
+        OutputError: If it can't be written; nothing half-written stays behind.
     """
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
@@ -61,7 +93,7 @@ def check_writable_dir(path: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        OutputFolderError: If the folder can't be made or written, with the system's reason.
+        OutputError: If the folder can't be made or written, with the system's reason.
     """
     folder = Path(path)
     probe = folder / f".writable.{secrets.token_hex(4)}"
@@ -70,7 +102,73 @@ def check_writable_dir(path: str | os.PathLike[str]) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"can't write to output folder {str(folder)!r} ({reason}); expected a writable folder"
-        raise OutputFolderError(message) from error
+        raise _output_error(f"can't write to output folder {str(folder)!r}", error, "a writable folder") from error
     return folder
+
+
+@contextmanager
+def lock_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Makes a folder where it is missing and keeps other processes from writing to it during the block.
+
+    A process may lock the same folder again further in. The lock goes with the process, also when it crashes.
+
+    Args:
+        path: The folder.
+
+    Yields:
+        The folder.
+
+    Raises:
+        UsageError: If another process is writing to it.
+        OutputError: If it can't be made or written.
+    """
+    folder = check_writable_dir(path)
+    key = folder.resolve()
+    if key in _LOCKED:
+        yield folder
+        return
+    descriptor = _lock(folder / LOCK_FILE)
+    _LOCKED.add(key)
+    try:
+        yield folder
+    finally:
+        _LOCKED.discard(key)
+        if descriptor is not None:
+            with suppress(OSError):
+                (folder / LOCK_FILE).unlink()
+            os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """Descriptor of a file that this process holds the lock of; None where the file system has no locks."""
+    while True:
+        try:
+            import fcntl
+
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except ImportError:  # not a POSIX system
+            break
+        except OSError as error:
+            raise _output_error(f"can't lock {str(path)!r}", error, "a writable file") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+            os.close(descriptor)  # its last owner removed the file after we opened it
+        except BlockingIOError:
+            os.close(descriptor)
+            message = f"another process is writing to {str(path.parent)!r}; wait for it, or give another folder"
+            raise UsageError(message) from None
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            break
+    note = f"{str(path.parent)!r} is on a file system without locks; let only one process at a time write to it"
+    warnings.warn(note, RuntimeWarning, stacklevel=4)
+    return None
+
+
+def _output_error(what: str, error: OSError, expected: str) -> OutputError:
+    failed = OutputError(f"{what} ({error.strerror or error}); expected {expected}")
+    failed.errno = error.errno
+    return failed
