@@ -63,7 +63,7 @@ class ExpertActor:
 
     def reset(self, obs: Mapping[str, Any], seeds: NDArray[np.int64]) -> None:
         """See `Actor`."""
-        self._expert.reset(obs, range(len(seeds)), [int(seed) for seed in seeds])
+        self._expert.reset(obs, {}, range(len(seeds)), [int(seed) for seed in seeds])
 
     def act(self, obs: Mapping[str, Any]) -> NDArray[np.float32]:
         """See `Actor`."""

@@ -38,7 +38,7 @@ def held_states(skill: str, count: int = 16) -> HeldStateLibrary:
     core = venv.unwrapped.core
     obs, _ = venv.reset(seed=0)
     expert = make_expert(skill)
-    expert.reset(obs, range(count), range(count))
+    expert.reset(obs, {}, range(count), range(count))
     for _ in range(135):
         obs, _, _, _, info = venv.step(expert.act(obs))
     columns = core.held_columns()

@@ -36,5 +36,5 @@ class ScriptedRetention:
         obs: dict[str, Any] = {self._expert.key: everyone}
         new = [world for world in env_ids.tolist() if world in self._seeds]
         if new:
-            self._expert.reset(obs, new, [self._seeds.pop(world) for world in new])
+            self._expert.reset(obs, {}, new, [self._seeds.pop(world) for world in new])
         return self._expert.act(obs)[env_ids]

@@ -13,35 +13,11 @@ import numpy as np
 from dexcompose_agents.evaluation.protocol import HELD_SPLIT
 from dexcompose_agents.evaluation.video import CONTROL_RATE, render_world, write_video
 from dexcompose_agents.methods import make_method
-from dexcompose_agents.methods.base import CompositionMethod, Observation
 from dexcompose_envs import OUTCOMES, SKILLS, env_id, parse_pair
+from dexcompose_envs.agent import Agent
 from dexcompose_envs.files import check_writable_dir
 
-__all__ = ["SkillPolicy", "view"]
-
-
-class SkillPolicy:
-    """The base policy of a single skill, behind the calls of a composition method."""
-
-    def __init__(self, skill: str, key: str) -> None:
-        """Load the shipped policy of ``skill``, which reads the observation ``key``."""
-        from dexcompose_agents.diffusion.policy import load_policy
-
-        self.name, self._key = skill, key
-        self._policy: Any = load_policy(skill)
-        self._num_envs = 0
-
-    def reset(self, obs: Observation, info: dict[str, Any], env_ids: Any, seeds: Any) -> None:
-        """Start episodes in some worlds."""
-        if self._num_envs != len(obs[self._key]):
-            self._num_envs = len(obs[self._key])
-            self._policy.reset(self._num_envs)
-        self._policy.reset_envs(env_ids)
-        self._policy.seed_envs(seeds, env_ids)
-
-    def act(self, obs: Observation) -> Any:
-        """Actions (N, 28)."""
-        return self._policy.act(obs[self._key])
+__all__ = ["view"]
 
 
 def view(
@@ -69,12 +45,12 @@ def view(
 
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; expected at least 1")
-    agent: CompositionMethod
+    agent: Agent
     options: dict[str, Any] = {}
     if name in SKILLS:
-        from dexcompose_envs import RETENTION_SKILLS
+        from dexcompose_agents.diffusion.agent import PolicyAgent
 
-        agent = SkillPolicy(name, "task_a" if name in RETENTION_SKILLS else "task_b")
+        agent = PolicyAgent.load(name)
     else:
         name = "-".join(parse_pair(name))
         agent = make_method(method, name)
@@ -107,7 +83,7 @@ def _check_display() -> None:
         raise RuntimeError("no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); give --video FILE")
 
 
-def _roll_out(venv: Any, agent: CompositionMethod, episodes: int, seed: int, show: Any) -> list[str]:
+def _roll_out(venv: Any, agent: Agent, episodes: int, seed: int, show: Any) -> list[str]:
     outcomes = []
     for episode in range(episodes):
         seeds = np.array([seed + episode])
@@ -122,7 +98,7 @@ def _roll_out(venv: Any, agent: CompositionMethod, episodes: int, seed: int, sho
     return outcomes
 
 
-def _in_window(venv: Any, agent: CompositionMethod, episodes: int, seed: int) -> list[str]:
+def _in_window(venv: Any, agent: Agent, episodes: int, seed: int) -> list[str]:
     import mujoco
     import mujoco.viewer
 

@@ -17,6 +17,9 @@ class Agent(Protocol):
 
     All randomness of an episode comes from its seed, so that a result depends neither on the world nor on N. Arrays are
     NumPy's, or torch tensors where the environment gives those; actions are of the kind that observations came as.
+
+    An agent to whom acting is dear may have a third method, `idle(env_ids)`: until these worlds begin an episode again,
+    nobody reads their actions.
     """
 
     name: str

@@ -68,7 +68,7 @@ def _held_library(skill):
     venv = gym.make_vec(env_id(skill), num_envs=count, **kwargs)
     obs, _ = venv.reset(seed=seed)
     expert = make_expert(skill)
-    expert.reset(obs, range(count), range(seed, seed + count))
+    expert.reset(obs, {}, range(count), range(seed, seed + count))
     success = np.zeros(count, bool)
     for _ in range(135):
         obs, _, _, _, info = venv.step(expert.act(obs))

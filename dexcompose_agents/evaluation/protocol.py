@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
-from dexcompose_agents.evaluation.records import EPISODES_FILE, EpisodeLog, EpisodeRecord, read_episodes
+from dexcompose_agents.evaluation.records import (
+    EPISODES_FILE,
+    OUTCOME_NAMES,
+    EpisodeLog,
+    EpisodeRecord,
+    read_episodes,
+)
 from dexcompose_agents.evaluation.results import summarise, write_results
-from dexcompose_agents.evaluation.rollouts import Episode, VectorWorlds, run_episodes
 from dexcompose_agents.methods.base import CompositionMethod
-from dexcompose_envs import parse_pair
+from dexcompose_envs import OUTCOMES, parse_pair
+from dexcompose_envs.rollouts import Episode, Rollout, run_episodes
 
 __all__ = [
     "EVALUATION_SEED_BASE",
@@ -83,7 +89,7 @@ def episode_seed(seed: int, rollout: int) -> int:
 
 
 def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
-    """The episodes of seeds ``0 .. seeds - 1`` with ``rollouts`` each, in order.
+    """The episodes of seeds ``0 .. seeds - 1`` with ``rollouts`` each, in order; their tag is the evaluation seed.
 
     Raises:
         EvaluationError: If a number is below 1 or too large.
@@ -91,7 +97,21 @@ def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
     for name, value, limit in (("seeds", seeds, MAX_SEEDS), ("rollouts", rollouts, MAX_ROLLOUTS)):
         if not 1 <= value <= limit:
             raise EvaluationError(f"{name} must lie in [1, {limit}], got {value}")
-    return [Episode(seed, episode_seed(seed, rollout)) for seed in range(seeds) for rollout in range(rollouts)]
+    return [Episode(episode_seed(seed, rollout), tag=seed) for seed in range(seeds) for rollout in range(rollouts)]
+
+
+def outcome_of(rollout: Rollout) -> str:
+    """How an episode ended, one of ``OUTCOME_NAMES``; a diverged world is an ``error`` whatever else it shows.
+
+    Raises:
+        EvaluationError: If the environment ended it without an outcome.
+    """
+    if rollout.info.get("unstable", False):
+        return "error"
+    name = OUTCOMES[int(rollout.info["outcome"])]
+    if name not in OUTCOME_NAMES:
+        raise EvaluationError(f"episode {rollout.episode.seed} ended with outcome '{name}' of the environment")
+    return name
 
 
 def make_worlds(pair: str, num_envs: int, **kwargs: Any) -> Any:
@@ -157,7 +177,7 @@ def evaluate(
     device: str | None = None,
     progress: Progress | None = None,
     env_kwargs: dict[str, Any] | None = None,
-    worlds: Callable[..., VectorWorlds] = make_worlds,
+    worlds: Callable[..., Any] = make_worlds,
     **method_kwargs: Any,
 ) -> Evaluation:
     """Run ``seeds x rollouts`` episodes of a method on a pair, each exactly once.
@@ -211,28 +231,25 @@ def evaluate(
         env_kwargs["device"] = device
     manifest, done = _open_run(folder, run, _config(pair, method, env), seeds, rollouts, num_envs)
     records = {record.episode_seed: record for record in done}
-    todo = [episode for episode in plan if episode.episode_seed not in records]
+    todo = [episode for episode in plan if episode.seed not in records]
     if progress is not None:
         progress(len(plan) - len(todo), len(plan))
 
     log = EpisodeLog(folder) if folder is not None else None
     started = time.monotonic()
-    finished = [0]
-
-    def on_finish(episode: Episode, outcome: str, steps: int) -> None:
-        record = EpisodeRecord(*run, episode.seed, episode.episode_seed, outcome, steps)
-        if log is not None:
-            log.append(record)
-        records[episode.episode_seed] = record
-        finished[0] += 1
-        if progress is not None:
-            progress(len(plan) - len(todo) + finished[0], len(plan))
-
     venv = None
     try:
         if todo:
             venv = worlds(pair, min(num_envs, len(todo)), **env_kwargs)
-            run_episodes(venv, method, todo, on_finish)
+            rollouts_run = run_episodes(venv, method, todo, in_order=False)
+            for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
+                episode = rollout.episode
+                record = EpisodeRecord(*run, episode.tag, episode.seed, outcome_of(rollout), rollout.steps)
+                if log is not None:
+                    log.append(record)
+                records[episode.seed] = record
+                if progress is not None:
+                    progress(finished, len(plan))
     except KeyboardInterrupt:
         raise EvaluationInterrupted(folder) from None
     finally:
@@ -244,7 +261,7 @@ def evaluate(
             manifest.add_wall_time("/".join(run), time.monotonic() - started)
             manifest.save(folder)
             write_results(folder)
-    kept = tuple(records[episode.episode_seed] for episode in plan)
+    kept = tuple(records[episode.seed] for episode in plan)
     return Evaluation(records=kept, summary=summarise(kept, manifest)["runs"][0], out=folder)
 
 

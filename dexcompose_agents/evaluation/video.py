@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dexcompose_agents.evaluation.manifest import write_json
-from dexcompose_agents.evaluation.protocol import make_worlds
-from dexcompose_agents.evaluation.rollouts import Episode, run_episodes
+from dexcompose_agents.evaluation.protocol import make_worlds, outcome_of
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs.env import RENDER_FPS
 from dexcompose_envs.files import atomic_path
+from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 
 __all__ = ["Video", "VideoError", "load_videos", "record_video", "render_world", "save_videos", "write_video"]
 
@@ -114,6 +114,25 @@ def write_video(frames: Sequence[Frame], stem: Path, fps: float) -> Path:
         raise VideoError(f"neither mp4 nor gif can be written: {error}") from None
 
 
+class Film(Watcher):
+    """Takes a picture of the first world at the start, after every ``stride`` steps and at the end of its episodes."""
+
+    def __init__(self, venv: Any, stride: int = STRIDE) -> None:
+        """A film of ``venv``, which renders."""
+        self.frames: list[Frame] = []
+        self._venv, self._stride = venv, stride
+
+    def begin(self, worlds: npt.NDArray[np.int64], moment: Moment) -> None:
+        """Picture of a start."""
+        self.frames.append(render_world(self._venv))
+
+    def step(self, moment: Moment) -> npt.NDArray[np.bool_]:
+        """Picture of a step."""
+        if moment.steps[0] % self._stride == 0 or moment.ended[0]:
+            self.frames.append(render_world(self._venv))
+        return moment.ended
+
+
 def record_video(
     pair: str, method: CompositionMethod, episode: Episode, folder: Path, env_kwargs: dict[str, Any] | None = None
 ) -> Video:
@@ -122,29 +141,20 @@ def record_video(
     Raises:
         VideoError: If there is no GL backend to render with, or no encoder.
     """
-    frames: list[Frame] = []
-    outcomes: list[str] = []
-    count = 0
     try:
         venv = make_worlds(pair, 1, render_mode="rgb_array", **PICTURE, **(env_kwargs or {}))
     except (ImportError, RuntimeError, OSError) as error:
         raise VideoError(f"no environment to film: {_first_line(error)}") from None
-
-    def film(_: dict[str, Any]) -> None:
-        nonlocal count
-        if count % STRIDE == 0:
-            frames.append(render_world(venv))
-        count += 1
-
+    film = Film(venv)
     try:
-        run_episodes(venv, method, [episode], lambda _episode, outcome, _steps: outcomes.append(outcome), film)
-        frames.append(render_world(venv))
+        (rollout,) = run_episodes(venv, method, [episode], film)
     finally:
         venv.close()
+    frames = film.frames
     fps = CONTROL_RATE / STRIDE
     frames.extend(frames[-1:] * round(LAST_FRAME_SECONDS * fps))
     path = write_video(frames, folder / VIDEO_FOLDER / f"{pair}_{method.name}", fps)
-    return Video(pair, method.name, path.name, episode.episode_seed, outcomes[0])
+    return Video(pair, method.name, path.name, episode.seed, outcome_of(rollout))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Demonstrations: scripted experts, a recorder for any policy or teleoperator, Minari datasets and their replay."""
+"""Demonstrations: scripted experts, a recorder for any agent or teleoperator, Minari datasets and their replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from dexcompose_envs.demonstrations.datasets import dataset_id_of, load_demonstrations, minari_root
     from dexcompose_envs.demonstrations.recorder import (
         CallbackPolicy,
-        DemonstrationPolicy,
         Recording,
         record,
     )
@@ -24,7 +23,6 @@ _HOME = {
     "Expert": "dexcompose_envs.skills.experts",
     "make_expert": "dexcompose_envs.skills.experts",
     "CallbackPolicy": "recorder",
-    "DemonstrationPolicy": "recorder",
     "Recording": "recorder",
     "RecordingError": "attempts",
     "record": "recorder",
@@ -34,7 +32,6 @@ _HOME = {
 }
 __all__ = [
     "CallbackPolicy",
-    "DemonstrationPolicy",
     "Expert",
     "Recording",
     "RecordingError",

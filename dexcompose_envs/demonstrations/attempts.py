@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dexcompose_envs.demonstrations.datasets import Episode
+from dexcompose_envs.demonstrations.datasets import RecordedEpisode
 from dexcompose_envs.files import atomic_write
 
 Progress = Callable[[int, int], None]
@@ -28,7 +28,7 @@ class Attempts:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], force: bool) -> None:
         self._folder = folder
-        self.done: dict[int, Episode | None] = {}
+        self.done: dict[int, RecordedEpisode | None] = {}
         if force:
             self.remove()
         about = folder / "settings.json"
@@ -45,7 +45,7 @@ class Attempts:
         else:
             atomic_write(about, json.dumps(dict(settings), indent=1))
 
-    def add(self, number: int, episode: Episode | None) -> None:
+    def add(self, number: int, episode: RecordedEpisode | None) -> None:
         """Keeps a successful episode, or the fact that the attempt failed."""
         arrays: dict[str, Any] = {}
         if episode is not None:
@@ -64,45 +64,7 @@ class Attempts:
             self._folder.parent.rmdir()
 
 
-class Book:
-    """Hands out attempt numbers and knows when the successful ones among the finished first attempts are enough."""
-
-    def __init__(self, attempts: Attempts, wanted: int, most: int, progress: Progress | None) -> None:
-        self._attempts, self._wanted, self._most, self._progress = attempts, wanted, most, progress
-        self._given = 0
-        self._first = 0
-        self.kept: list[int] = []
-        self._advance()
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left to run."""
-        return len(self.kept) >= self._wanted or self._first >= self._most
-
-    def next(self) -> int:
-        """The next attempt that has no result."""
-        while self._given in self._attempts.done:
-            self._given += 1
-        self._given += 1
-        return self._given - 1
-
-    def finish(self, number: int, episode: Episode | None) -> None:
-        """Takes an attempt's result; attempts beyond the last allowed one don't count."""
-        if number < self._most:
-            self._attempts.add(number, episode)
-            self._advance()
-
-    def _advance(self) -> None:
-        while self._first in self._attempts.done and not self.complete:
-            if self._attempts.done[self._first] is not None:
-                self.kept.append(self._first)
-            self._first += 1
-        if self._progress is not None:
-            successes = sum(episode is not None for episode in self._attempts.done.values())
-            self._progress(min(successes, self._wanted), self._wanted)
-
-
-def _read_episode(path: Path) -> Episode | None:
+def _read_episode(path: Path) -> RecordedEpisode | None:
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     if not arrays:
@@ -112,4 +74,6 @@ def _read_episode(path: Path) -> Episode | None:
         group, _, key = name.partition("/")
         if group in groups:
             groups[group][key] = value
-    return Episode(int(arrays["seed"]), groups["observations"], arrays["actions"], arrays["rewards"], groups["infos"])
+    return RecordedEpisode(
+        int(arrays["seed"]), groups["observations"], arrays["actions"], arrays["rewards"], groups["infos"]
+    )

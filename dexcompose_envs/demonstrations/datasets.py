@@ -24,7 +24,7 @@ METADATA_KEY = "dexcompose"
 
 
 @dataclass(frozen=True, eq=False)
-class Episode:
+class RecordedEpisode:
     """One recorded episode of T control steps.
 
     Attributes:
@@ -96,7 +96,7 @@ def load_demonstrations(dataset_id: str, root: str | Path | None = None) -> Any:
 
 def write_dataset(
     dataset_id: str,
-    episodes: Sequence[Episode],
+    episodes: Sequence[RecordedEpisode],
     env_spec: gym.envs.registration.EnvSpec,
     metadata: Mapping[str, Any],
     *,
@@ -168,7 +168,7 @@ def refuse_existing(dataset_id: str, root: Path, force: bool) -> None:
         raise FileExistsError(f"dataset {dataset_id!r} exists in {str(root)!r}; pass force=True to replace it")
 
 
-def _buffer(number: int, episode: Episode) -> Any:
+def _buffer(number: int, episode: RecordedEpisode) -> Any:
     """Minari's form of an episode. The recorder ends episodes, so their last step counts as truncated."""
     from minari.data_collector import EpisodeBuffer
 

@@ -1,56 +1,37 @@
-"""The recorder: runs any policy or teleoperator and keeps its successful episodes as a Minari dataset."""
+"""The recorder: runs any agent or teleoperator and keeps its successful episodes as a Minari dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from dexcompose_envs.demonstrations.attempts import Attempts, Book, Progress, RecordingError
+from dexcompose_envs.agent import Agent
+from dexcompose_envs.demonstrations.attempts import Attempts, Progress, RecordingError
 from dexcompose_envs.demonstrations.datasets import (
-    Episode,
+    RecordedEpisode,
     dataset_id_of,
     datasets_root,
     refuse_existing,
     write_dataset,
 )
 from dexcompose_envs.files import check_writable_dir
-from dexcompose_envs.hand import NUM_ACTIONS
 from dexcompose_envs.observations import Array
 from dexcompose_envs.registration import env_id
+from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 from dexcompose_envs.skills import SKILLS
 
 
-class DemonstrationPolicy(Protocol):
-    """Anything that can demonstrate: a scripted expert, a trained policy, a person with a glove.
-
-    The recorder steps N worlds at once. It calls `reset` whenever worlds begin an episode and `act` once per control
-    step. A policy that makes the same choices for the same episode seed yields the same dataset for any N.
-    """
-
-    def reset(self, obs: Mapping[str, Array], env_ids: Sequence[int], seeds: Sequence[int]) -> None:
-        """Begins episodes.
-
-        Args:
-            obs: Present observations of all worlds, key -> (N, size).
-            env_ids: Worlds that begin an episode.
-            seeds: Seed of each of those episodes.
-        """
-
-    def act(self, obs: Mapping[str, Array]) -> NDArray[np.floating[Any]]:
-        """Normalised position targets (N, 28) for this control step; values beyond [-1, 1] are clipped."""
-
-
 class CallbackPolicy:
-    """A policy from a function of one world's observation: the way to connect a teleoperation device.
+    """An agent from a function of one world's observation: the way to connect a teleoperation device.
 
     ```python
     def glove(obs):  # obs["context"]: (size,) float32
@@ -61,18 +42,25 @@ class CallbackPolicy:
     """
 
     def __init__(
-        self, function: Callable[[dict[str, Array]], Any], on_reset: Callable[[int, int], None] | None = None
+        self,
+        function: Callable[[dict[str, Array]], Any],
+        on_reset: Callable[[int, int], None] | None = None,
+        name: str = "callback",
     ) -> None:
         """Wraps a function.
 
         Args:
             function: Observation of one world, key -> (size,), to its action (28,).
             on_reset: Called with world and episode seed at the start of every episode.
+            name: Who demonstrates, for the dataset.
         """
+        self.name = name
         self._function = function
         self._on_reset = on_reset
 
-    def reset(self, obs: Mapping[str, Array], env_ids: Sequence[int], seeds: Sequence[int]) -> None:
+    def reset(
+        self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: Iterable[int], seeds: Iterable[int]
+    ) -> None:
         """Tells `on_reset` which episodes begin."""
         if self._on_reset is not None:
             for world, seed in zip(env_ids, seeds, strict=True):
@@ -111,7 +99,7 @@ class Recording:
 
 def record(
     skill: str,
-    policy: DemonstrationPolicy,
+    agent: Agent,
     *,
     episodes: int = 50,
     seed: int = 0,
@@ -132,7 +120,7 @@ def record(
 
     Args:
         skill: One of `SKILLS`.
-        policy: Who demonstrates.
+        agent: Who demonstrates.
         episodes: Successful episodes to keep.
         seed: Seed of the first attempt.
         num_envs: Worlds stepped at once; 1 for a teleoperator.
@@ -176,19 +164,19 @@ def record(
         core: Any = venv.unwrapped.core  # type: ignore[attr-defined]
         settings = {
             "skill": skill,
-            "policy": str(getattr(policy, "name", type(policy).__name__)),
+            "policy": agent.name,
             "env_version": version_of_envs(),
             "model_hash": core.scene.model_hash,
             "seed": seed,
             "tail": tail,
         }
         attempts = Attempts(folder / ".recording" / dataset_id.replace("/", "_"), settings, force)
-        book = Book(attempts, episodes, max_attempts, progress)
-        _roll_out(venv, policy, book, seed, tail)
+        kept = _attempt(
+            venv, agent, attempts, seed, episodes, max_attempts, _Recorder(attempts, tail, episodes, progress)
+        )
     finally:
         venv.close()
 
-    kept = book.kept[:episodes]
     if len(kept) < episodes:
         raise RecordingError(
             f"only {len(kept)} of {max_attempts} attempts at {skill} succeeded; expected {episodes} "
@@ -236,40 +224,58 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _roll_out(venv: Any, policy: DemonstrationPolicy, book: Book, seed: int, tail: int) -> None:
-    """Runs attempts in all worlds until the book is complete."""
-    n = venv.num_envs
-    numbers = np.zeros(n, np.int64)
-    tracks = [_Track() for _ in range(n)]
-    ended = np.ones(n, bool)
-    while not book.complete:
-        if ended.any():
-            worlds = np.flatnonzero(ended)
-            numbers[worlds] = [book.next() for _ in worlds]
-            seeds = seed + numbers
-            obs, info = venv.reset(seed=seeds.tolist(), options={"reset_mask": ended.copy()})
-            policy.reset(obs, worlds.tolist(), seeds[worlds].tolist())
-            for world in worlds.tolist():
-                tracks[world] = _Track()
-                tracks[world].see(obs, info, world)
-            ended[:] = False
-        actions = np.asarray(policy.act(obs), np.float32)
-        if actions.shape != (n, NUM_ACTIONS):
-            raise RecordingError(f"the policy's actions have shape {actions.shape}; expected ({n}, {NUM_ACTIONS})")
-        actions = np.clip(actions, -1.0, 1.0)
-        obs, reward, terminated, truncated, info = venv.step(actions)
-        for world, track in enumerate(tracks):
-            track.actions.append(actions[world].copy())
-            track.rewards.append(float(reward[world]))
-            track.see(obs, info, world)
-            if info["success"][world] and track.success_at is None:
+def _attempt(
+    venv: Any, agent: Agent, attempts: Attempts, seed: int, wanted: int, most: int, recorder: _Recorder
+) -> list[int]:
+    """Runs the attempts that have no result yet, until the first ones hold enough successes; returns their numbers."""
+    todo = (Episode(seed + number, tag=number) for number in range(most) if number not in attempts.done)
+    rollouts = run_episodes(venv, agent, todo, recorder)
+    kept: list[int] = []
+    for number in range(most):
+        while number not in attempts.done:
+            next(rollouts)
+        if attempts.done[number] is not None:
+            kept.append(number)
+        if len(kept) == wanted:
+            break
+    return kept
+
+
+class _Recorder(Watcher):
+    """Writes the episodes of all worlds down, cuts them `tail` steps after success and saves them as they end."""
+
+    def __init__(self, attempts: Attempts, tail: int, wanted: int, progress: Progress | None) -> None:
+        self._attempts, self._tail, self._wanted, self._progress = attempts, tail, wanted, progress
+        self._tracks: dict[int, _Track] = {}
+        self._report()
+
+    def begin(self, worlds: NDArray[np.int64], moment: Moment) -> None:
+        for world in worlds.tolist():
+            self._tracks[world] = _Track()
+            self._tracks[world].see(moment, world)
+
+    def step(self, moment: Moment) -> NDArray[np.bool_]:
+        over = moment.ended
+        for world, track in self._tracks.items():
+            track.actions.append(moment.actions[world])
+            track.rewards.append(float(moment.reward[world]))
+            track.see(moment, world)
+            if moment.info["success"][world] and track.success_at is None:
                 track.success_at = len(track.actions)
-            through = track.success_at is not None and len(track.actions) >= track.success_at + tail
-            if through or terminated[world] or truncated[world]:
-                is_kept = bool(info["success"][world]) and not terminated[world]
-                number = int(numbers[world])
-                book.finish(number, track.episode(seed + number) if is_kept else None)
-                ended[world] = True
+            over[world] |= track.success_at is not None and len(track.actions) >= track.success_at + self._tail
+        return over
+
+    def result(self, world: int, moment: Moment) -> None:
+        episode, track = moment.episodes[world], self._tracks.pop(world)
+        assert episode is not None
+        is_kept = moment.info["success"][world] and not (moment.terminated | moment.unstable)[world]
+        self._attempts.add(episode.tag, track.recorded(episode.seed) if is_kept else None)
+        self._report()
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            successes = sum(episode is not None for episode in self._attempts.done.values())
+            self._progress(min(successes, self._wanted), self._wanted)
 
 
 @dataclass
@@ -282,14 +288,14 @@ class _Track:
     infos: list[dict[str, Any]] = field(default_factory=list)
     success_at: int | None = None
 
-    def see(self, obs: Mapping[str, Array], info: Mapping[str, Array], world: int) -> None:
+    def see(self, moment: Moment, world: int) -> None:
         """Adds what one world shows now."""
-        self.observations.append({key: value[world] for key, value in obs.items()})
-        self.infos.append({name: value[world] for name, value in info.items()})
+        self.observations.append({key: value[world] for key, value in moment.obs.items()})
+        self.infos.append(moment.row(world))
 
-    def episode(self, seed: int) -> Episode:
+    def recorded(self, seed: int) -> RecordedEpisode:
         """The finished episode."""
-        return Episode(
+        return RecordedEpisode(
             seed,
             {key: np.stack([row[key] for row in self.observations]) for key in self.observations[0]},
             np.stack(self.actions),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ INDEX_TIP = np.array([0.033, -0.004, 0.190])
 class Expert(ABC):
     """Plans a whole episode from its first observation and plays the plan back.
 
-    An expert is a policy of the demonstration recorder: `reset` with the first observations, then `act` once per step.
+    An expert is an `Agent`: `reset` with the first observations, then `act` once per step.
     """
 
+    name = "expert"
     key: str
     """Observation key the expert reads."""
 
@@ -32,11 +34,14 @@ class Expert(ABC):
         self._plans: list[NDArray[np.float64]] = []
         self._steps = np.zeros(0, np.int64)
 
-    def reset(self, obs: Mapping[str, Array], env_ids: Iterable[int], seeds: Iterable[int]) -> None:
+    def reset(
+        self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: Iterable[int], seeds: Iterable[int]
+    ) -> None:
         """Plans new episodes.
 
         Args:
             obs: First observations of all worlds, key -> (N, size).
+            info: Info of the reset, not used.
             env_ids: Worlds that begin an episode.
             seeds: Seed of each of those episodes' variety.
         """

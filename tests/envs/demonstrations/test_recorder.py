@@ -18,6 +18,7 @@ from dexcompose_envs.demonstrations import (
     record,
     replay_dataset,
 )
+from dexcompose_envs.rollouts import AgentError
 from dexcompose_envs.scene import build_scene
 from dexcompose_envs.skills.grasps import GRASPS
 
@@ -33,8 +34,8 @@ class Flawed:
         self._expert, self._bad, self._stop = make_expert("PushButton"), set(bad), stop_after
         self._idle, self._begun = {}, 0
 
-    def reset(self, obs, env_ids, seeds):
-        self._expert.reset(obs, env_ids, seeds)
+    def reset(self, obs, info, env_ids, seeds):
+        self._expert.reset(obs, info, env_ids, seeds)
         for world, seed in zip(env_ids, seeds, strict=True):
             self._begun += 1
             self._idle[world] = seed in self._bad
@@ -188,15 +189,15 @@ def test_a_function_of_one_observation_can_demonstrate(tmp_path):
     def glove(obs):
         assert obs["task_b"].shape == (35,)
         if len(begun) == 1 and not expert._plans:
-            expert.reset({"task_b": obs["task_b"][None]}, [0], [begun[0][1]])
+            expert.reset({"task_b": obs["task_b"][None]}, {}, [0], [begun[0][1]])
         return expert.act({"task_b": obs["task_b"][None]})[0]
 
-    policy = CallbackPolicy(glove, on_reset=lambda world, seed: begun.append((world, seed)))
+    policy = CallbackPolicy(glove, on_reset=lambda world, seed: begun.append((world, seed)), name="glove")
     name = "DexCompose/PushButton/human-v0"
     report = record("PushButton", policy, episodes=1, seed=9, num_envs=1, root=tmp_path, dataset_id=name)
     assert begun == [(0, 9)]
     assert report.dataset_id == name
-    assert load_demonstrations(name, tmp_path).storage.metadata["algorithm_name"] == "CallbackPolicy"
+    assert load_demonstrations(name, tmp_path).storage.metadata["algorithm_name"] == "glove"
 
 
 def test_minaris_folder_is_left_as_it_was(recorded, monkeypatch, tmp_path):
@@ -241,14 +242,14 @@ def test_replay_refuses_another_environment(recorded, tmp_path, key):
     ],
 )
 def test_wrong_arguments_are_refused(kwargs, message, tmp_path):
-    arguments = {"skill": "PushButton", "policy": make_expert("PushButton"), "root": tmp_path, **kwargs}
+    arguments = {"skill": "PushButton", "agent": make_expert("PushButton"), "root": tmp_path, **kwargs}
     with pytest.raises(ValueError, match=message):
         record(**arguments)
 
 
 def test_wrong_actions_are_refused(tmp_path):
     policy = CallbackPolicy(lambda obs: np.zeros(20))
-    with pytest.raises(RecordingError, match=r"actions have shape \(2, 20\); expected \(2, 28\)"):
+    with pytest.raises(AgentError, match=r"'callback' returned actions of shape \(2, 20\); expected \(2, 28\)"):
         record("PushButton", policy, episodes=1, num_envs=2, root=tmp_path)
 
 

@@ -26,7 +26,7 @@ def rollouts(skill):
     obs, _ = venv.reset(seed=2000)
     start = hand.denormalize(obs["context"][:, venv.unwrapped.layout["context"]["previous_action"]])
     expert = make_expert(skill)
-    expert.reset(obs, range(EPISODES), range(2000, 2000 + EPISODES))
+    expert.reset(obs, {}, range(EPISODES), range(2000, 2000 + EPISODES))
     actions, success = [], np.zeros(EPISODES, bool)
     for _ in range(130):
         actions.append(expert.act(obs))
@@ -69,16 +69,16 @@ def test_an_experts_plan_depends_on_observation_and_seed_alone(skill):
     venv = gym.make_vec(env_id(skill), num_envs=3, num_threads=1)
     obs, _ = venv.reset(seed=[5, 6, 7])
     together = make_expert(skill)
-    together.reset(obs, [0, 1, 2], [5, 6, 7])
+    together.reset(obs, {}, [0, 1, 2], [5, 6, 7])
     later = make_expert(skill)
-    later.reset(obs, [2, 0], [7, 50])
+    later.reset(obs, {}, [2, 0], [7, 50])
     later.act(obs)
-    later.reset(obs, [1], [6])
+    later.reset(obs, {}, [1], [6])
     expected = [together.act(obs) for _ in range(12)]
     np.testing.assert_array_equal([later.act(obs)[1] for _ in range(12)], [row[1] for row in expected])
     alone = make_expert(skill)
     one = {key: value[2:] for key, value in obs.items()}
-    alone.reset(one, [0], [7])
+    alone.reset(one, {}, [0], [7])
     np.testing.assert_array_equal([alone.act(one)[0] for _ in range(12)], [row[2] for row in expected])
     venv.close()
 
