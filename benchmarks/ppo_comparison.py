@@ -26,9 +26,12 @@ from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor, nn
 
-from dexcompose_agents.residual import PPO, DeterministicPolicy, PPOConfig, stabiliser_preset
+from dexcompose_agents.residual.config import stabiliser_preset
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
+from dexcompose_agents.rl.actor_critic import DeterministicPolicy
+from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.point_mass import PointMass
+from dexcompose_agents.rl.ppo import PPO
 from dexcompose_agents.rl.rollout import RolloutEnv
 
 

@@ -13,8 +13,9 @@ from throughput_common import noise_scale
 from torch import Tensor
 
 from dexcompose_agents.methods import make_method
-from dexcompose_agents.residual import PPO, stabiliser_preset
+from dexcompose_agents.residual.config import stabiliser_preset
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
+from dexcompose_agents.rl.ppo import PPO
 from dexcompose_envs import env_id, hand
 from dexcompose_envs.held_states import HeldStateLibrary
 

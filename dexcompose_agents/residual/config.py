@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dexcompose_agents.rl.config import PPOConfig, require
+from dexcompose_agents.rl.learners import find_learner
+from dexcompose_agents.runtime.presets import GPU_PRESETS, check_preset
 
-PRESETS = ("cpu", "fast", "paper", "test")
-_GPU_PRESETS = ("fast", "paper")
 BACKENDS = ("mujoco", "warp")
 
 
@@ -47,7 +47,31 @@ class DisturbanceConfig:
 
 
 @dataclass(frozen=True)
-class StabiliserConfig:
+class ResidualConfig:
+    """What the trainings of both residuals have in common: learner and physics."""
+
+    learner: str = "ppo"
+    """Name of the learner, one of `rl.learners.LEARNERS`."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """The learner's settings."""
+    backend: str = "mujoco"
+    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
+    num_threads: int | None = None
+    """Threads of the simulator (backend "mujoco"); None lets it choose."""
+
+    def __post_init__(self) -> None:
+        """Refuses unknown names."""
+        find_learner(self.learner)
+        require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
+
+    @property
+    def env_device(self) -> str:
+        """Torch device on which the environment lives; frozen policies that act in it belong there too."""
+        return "cpu" if self.backend == "mujoco" else self.ppo.device
+
+
+@dataclass(frozen=True)
+class StabiliserConfig(ResidualConfig):
     """Training of stabiliser A (Eqs. 7-9 and 13)."""
 
     masks: tuple[str, ...] = ("TH+MF+RF+LF",)
@@ -65,33 +89,22 @@ class StabiliserConfig:
     """Control steps per episode."""
     base_shake: float = 1.0
     """Scale of the wrist's tremble, as in composites; see `dexcompose_envs.episodes.base_shake`."""
-    backend: str = "mujoco"
-    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
-    num_threads: int | None = None
-    """Threads of the simulator (backend "mujoco"); None lets it choose."""
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     """What the grasp has to withstand."""
     disturbance_bank: int = 2048
     """Disturbances drawn at the start; every episode picks one of them. Each takes 0.7 ms and 19 kB."""
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The learner."""
 
     def __post_init__(self) -> None:
         """Refuses empty or senseless settings."""
+        super().__post_init__()
         require(len(self.masks) > 0, "masks", self.masks, "at least one mask such as 'TH+RF+LF'")
         require(self.bound > 0.0, "bound", self.bound, "a positive angle in rad")
         require(self.episode_steps >= 2, "episode_steps", self.episode_steps, "at least 2")
         require(self.disturbance_bank >= 1, "disturbance_bank", self.disturbance_bank, "at least 1")
-        require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
-
-    @property
-    def env_device(self) -> str:
-        """Torch device on which the environment lives."""
-        return "cpu" if self.backend == "mujoco" else self.ppo.device
 
 
 @dataclass(frozen=True)
-class ResidualBConfig:
+class ResidualBConfig(ResidualConfig):
     """Training of residual B (Eqs. 10-12 and 14)."""
 
     bound_translation: float = 0.03
@@ -110,23 +123,12 @@ class ResidualBConfig:
     """Added when the composite succeeds, which ends the episode."""
     drop_penalty: float = 5.0
     """Subtracted when the held object is lost, which ends the episode."""
-    backend: str = "mujoco"
-    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
-    num_threads: int | None = None
-    """Threads of the simulator (backend "mujoco"); None lets it choose."""
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The learner."""
 
     def __post_init__(self) -> None:
         """Refuses bounds that leave nothing to learn."""
+        super().__post_init__()
         for name in ("bound_translation", "bound_rotation", "bound_fingers"):
             require(getattr(self, name) >= 0.0, name, getattr(self, name), "a bound of at least 0")
-        require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
-
-    @property
-    def env_device(self) -> str:
-        """Torch device on which the environment lives; pi_B and stabiliser A belong there too."""
-        return "cpu" if self.backend == "mujoco" else self.ppo.device
 
 
 _TINY = PPOConfig(num_envs=2, horizon=8, total_steps=32, epochs=1, minibatches=2, hidden=(16,), evaluate_every=2)
@@ -160,20 +162,19 @@ _RESIDUAL_B: Mapping[str, PPOConfig] = {
 
 
 def _preset(table: Mapping[str, PPOConfig], name: str) -> dict[str, Any]:
-    if name not in table:
-        raise ValueError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")
-    return {"ppo": table[name], "backend": "warp" if name in _GPU_PRESETS else "mujoco"}
+    check_preset(name)
+    return {"ppo": table[name], "backend": "warp" if name in GPU_PRESETS else "mujoco"}
 
 
 def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
     """Settings of stabiliser A under a preset.
 
     Args:
-        name: One of `PRESETS`.
+        name: One of `runtime.presets.PRESETS`.
         changes: Fields of `StabiliserConfig` to replace.
 
     Raises:
-        ValueError: If the preset is unknown.
+        UsageError: If the preset is unknown.
     """
     tiny: dict[str, Any] = {"episode_steps": 20, "disturbance_bank": 16} if name == "test" else {}
     return replace(StabiliserConfig(**_preset(_STABILISER, name), **tiny), **changes)
@@ -183,10 +184,10 @@ def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
     """Settings of residual B under a preset.
 
     Args:
-        name: One of `PRESETS`.
+        name: One of `runtime.presets.PRESETS`.
         changes: Fields of `ResidualBConfig` to replace.
 
     Raises:
-        ValueError: If the preset is unknown.
+        UsageError: If the preset is unknown.
     """
     return replace(ResidualBConfig(**_preset(_RESIDUAL_B, name)), **changes)

@@ -13,9 +13,13 @@ from torch import Tensor, nn
 
 from dexcompose_agents.artefacts.weights import load_weights, save_weights
 from dexcompose_agents.rl.normalizer import RunningNormalizer
+from dexcompose_envs.errors import FileError
 
 HIDDEN = (256, 256, 128)
 INITIAL_LOG_STD = -1.5
+UNKNOWN_COUNT = 1_000_000.0
+"""Observations that a normaliser is taken to have seen if neither the file nor its manifest's `steps` says how many."""
+_PLAIN: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
 class ActorCritic(nn.Module):
@@ -36,6 +40,7 @@ class ActorCritic(nn.Module):
     return_mean: Tensor
     return_std: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         observation_size: int,
@@ -46,22 +51,22 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.observation_size, self.action_size, self.hidden = observation_size, action_size, tuple(hidden)
         self.normalizer = RunningNormalizer(observation_size)
-        self.register_buffer("return_mean", torch.zeros(()))
-        self.register_buffer("return_std", torch.zeros(()))  # 0: nothing seen yet, values are as they come.
+        self.register_buffer("return_mean", torch.zeros((), **_PLAIN))
+        self.register_buffer("return_std", torch.zeros((), **_PLAIN))  # 0: nothing seen yet, values are as they come.
         layers: list[nn.Module] = []
         width = observation_size
         for next_width in hidden:
-            linear = nn.Linear(width, next_width)
+            linear = nn.Linear(width, next_width, **_PLAIN)
             nn.init.orthogonal_(linear.weight, math.sqrt(2))
             nn.init.zeros_(linear.bias)
-            layers += [nn.LayerNorm(width), linear, nn.ELU()]
+            layers += [nn.LayerNorm(width, **_PLAIN), linear, nn.ELU()]
             width = next_width
         self.trunk = nn.Sequential(*layers)
-        self.mean_layer = nn.Linear(width, action_size)
+        self.mean_layer = nn.Linear(width, action_size, **_PLAIN)
         nn.init.zeros_(self.mean_layer.weight)
         nn.init.zeros_(self.mean_layer.bias)
-        self.log_std = nn.Parameter(torch.full((action_size,), float(initial_log_std)))
-        self.value_layer = nn.Linear(width, 1)
+        self.log_std = nn.Parameter(torch.full((action_size,), float(initial_log_std), **_PLAIN))
+        self.value_layer = nn.Linear(width, 1, **_PLAIN)
         nn.init.orthogonal_(self.value_layer.weight, 1.0)
         nn.init.zeros_(self.value_layer.bias)
 
@@ -81,7 +86,7 @@ class ActorCritic(nn.Module):
         That is PopArt (van Hasselt et al. 2016). The spread is that within a batch: returns that drift from one
         iteration to the next, as a bootstrapped value grows, would otherwise hide the differences between states.
         """
-        share = torch.where(self.return_std > 0, weight, 1.0)
+        share = torch.where(self.return_std > 0, weight, torch.ones_like(self.return_std))
         old_mean, old_scale = self.return_mean.clone(), self._return_scale().clone()
         self.return_mean.lerp_(returns.mean(), share)
         self.return_std.lerp_(returns.std().clamp(min=1e-4), share)
@@ -94,8 +99,8 @@ class ActorCritic(nn.Module):
 
     def sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """Draws residuals (..., k) around their means (..., k)."""
-        noise = torch.randn(mean.shape, generator=generator, device=generator.device).to(mean.device)
-        return mean + self.log_std.exp() * noise
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=torch.float32)
+        return mean + self.log_std.exp() * noise.to(mean.device)
 
     def log_prob(self, mean: Tensor, action: Tensor) -> Tensor:
         """Log density (...) of residuals (..., k) under the diagonal Gaussian around `mean`."""
@@ -121,26 +126,36 @@ class ActorCritic(nn.Module):
         tensors["normalizer.mean"] = mean.half().float()
         tensors["normalizer.mean_rest"] = mean - mean.half().float()
         tensors["normalizer.std"] = self.normalizer.std.float()
-        sizes = {"observation_size": self.observation_size, "action_size": self.action_size, "hidden": [*self.hidden]}
-        save_weights(path, tensors, {**manifest, "network": sizes})
+        network = {
+            "observation_size": self.observation_size,
+            "action_size": self.action_size,
+            "hidden": [*self.hidden],
+            "normalizer_count": float(self.normalizer.count),
+        }
+        save_weights(path, tensors, {**manifest, "network": network})
 
     @classmethod
+    @torch.inference_mode(False)
     def load(cls, path: str | Path) -> tuple[ActorCritic, dict[str, Any]]:
         """Reads a network and its manifest.
 
+        A file that doesn't say how many observations its normaliser has seen (those of version 0.1) counts the
+        manifest's `steps`, or `UNKNOWN_COUNT`, so that training goes on with its statistics.
+
         Raises:
-            ValueError: If the file holds weights of something else than an actor-critic.
+            FileError: If the file holds weights of something else than an actor-critic.
             WeightsError: If the file is missing, truncated or corrupt.
         """
         tensors, manifest = load_weights(path)
         sizes = manifest.get("network")
         if not isinstance(sizes, dict) or "normalizer.mean_rest" not in tensors:
-            raise ValueError(f"{path} holds no residual policy: its manifest has no 'network' sizes")
+            raise FileError(f"{path} holds no residual policy: its manifest has no 'network' sizes")
         network = cls(int(sizes["observation_size"]), int(sizes["action_size"]), tuple(sizes["hidden"]))
         mean = tensors.pop("normalizer.mean").double() + tensors.pop("normalizer.mean_rest").double()
         tensors["normalizer.mean"] = mean
         tensors["normalizer.variance"] = tensors.pop("normalizer.std").double().square()
-        tensors["normalizer.count"] = torch.zeros((), dtype=torch.float64)
+        count = sizes.get("normalizer_count", manifest.get("steps", UNKNOWN_COUNT))
+        tensors["normalizer.count"] = torch.tensor(float(count), dtype=torch.float64, device="cpu")
         network.load_state_dict(tensors)
         return network.eval(), manifest
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dexcompose_agents.rl.actor_critic import HIDDEN, INITIAL_LOG_STD
+from dexcompose_envs.errors import UsageError
 
 
 def require(condition: bool, field_name: str, value: object, expected: str) -> None:
     """Refuses a setting with its name, its value and what was expected."""
     if not condition:
-        raise ValueError(f"{field_name} is {value!r}; expected {expected}")
+        raise UsageError(f"{field_name} is {value!r}; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class PPOConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     target_kl: float | None = None
-    """An iteration's passes stop once the policy has moved this far from the one that acted; None for never."""
+    """An iteration's passes stop after one whose minibatches are, on average, this far (KL) from the policy that acted;
+    None for never."""
     hidden: tuple[int, ...] = HIDDEN
     """Widths of the hidden layers."""
     initial_log_std: float = INITIAL_LOG_STD
@@ -60,12 +62,24 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         """Refuses values with which training cannot work."""
-        for name in ("num_envs", "horizon", "total_steps", "epochs", "minibatches", "evaluate_every"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in (
+            "num_envs",
+            "horizon",
+            "total_steps",
+            "epochs",
+            "minibatches",
+            "evaluate_every",
+            "evaluation_rounds",
+        ):
+            whole = getattr(self, name)
+            require(isinstance(whole, int) and whole >= 1, name, whole, "a whole number of at least 1")
         for name in ("gamma", "gae_lambda"):
             require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "a number in [0, 1]")
         for name in ("learning_rate", "clip", "max_grad_norm"):
             require(getattr(self, name) > 0.0, name, getattr(self, name), "a positive number")
+        for name in ("entropy_coef", "value_coef", "seed"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a number of at least 0")
+        require(self.target_kl is None or self.target_kl > 0, "target_kl", self.target_kl, "a positive number or None")
         batch = self.num_envs * self.horizon
         require(self.minibatches <= batch, "minibatches", self.minibatches, f"at most num_envs x horizon = {batch}")
 

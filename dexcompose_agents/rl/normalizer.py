@@ -29,9 +29,9 @@ class RunningNormalizer(nn.Module):
     def __init__(self, size: int, *, min_std: float = 1e-2, limit: float = 5.0) -> None:
         super().__init__()
         self.min_std, self.limit = min_std, limit
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
-        self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64, device="cpu"))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64, device="cpu"))
+        self.register_buffer("variance", torch.ones(size, dtype=torch.float64, device="cpu"))
 
     @property
     def std(self) -> Tensor:

@@ -34,7 +34,7 @@ class PointMass:
         self.episode_steps = episode_steps
         self.device = find_device(device)
         self._generator = torch.Generator(self.device)
-        self._state = torch.zeros(num_envs, 2 * dimensions, device=self.device)
+        self._state = torch.zeros(num_envs, 2 * dimensions, dtype=torch.float32, device=self.device)
         self._steps = torch.zeros(num_envs, dtype=torch.long, device=self.device)
 
     def reset(self, seed: int) -> Tensor:
@@ -61,6 +61,6 @@ class PointMass:
     def _draw(self) -> Tensor:
         """A start for every point, (N, 2 k)."""
         shape = (self.num_envs, self.observation_size)
-        state = torch.rand(shape, generator=self._generator, device=self.device) * 2.0 - 1.0
+        state = torch.rand(shape, generator=self._generator, dtype=torch.float32, device=self.device) * 2.0 - 1.0
         state[:, self.action_size :] *= WIND
         return state

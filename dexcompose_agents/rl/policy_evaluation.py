@@ -15,9 +15,13 @@ Policy = Callable[[Tensor], Tensor]
 """Maps observations (N, d) to residuals u (N, k), both on the task's device."""
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def evaluate(env: RolloutEnv, policy: Policy | None, rounds: int) -> dict[str, float]:
     """Mean return and metrics over the first episode of each world after `rounds` resets.
+
+    The reward of a step that is left out (see `Step.left_out`) doesn't count; what such an end means for a metric is
+    the task's to say.
 
     Args:
         env: The task.
@@ -28,14 +32,14 @@ def evaluate(env: RolloutEnv, policy: Policy | None, rounds: int) -> dict[str, f
         `return`, the undiscounted sum of rewards, and each metric of the task at the episodes' last steps.
     """
     totals: dict[str, Tensor] = {}
-    zero = torch.zeros(env.num_envs, env.action_size, device=env.device)
+    zero = torch.zeros(env.num_envs, env.action_size, dtype=torch.float32, device=env.device)
     for round_number in range(rounds):
         observation = env.reset(EVALUATION_SEED + round_number * env.num_envs)
         running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-        returns = torch.zeros(env.num_envs, device=env.device)
+        returns = torch.zeros(env.num_envs, dtype=torch.float32, device=env.device)
         while running.any():
             step = env.step(zero if policy is None else policy(observation))
-            returns += step.reward * running
+            returns += torch.where(running & ~step.left_out, step.reward, 0.0)
             ended = running & (step.terminated | step.truncated)
             for name, values in {"return": returns, **step.metrics}.items():
                 totals[name] = totals.get(name, 0.0) + total_where(ended, values)

@@ -10,8 +10,11 @@ from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.rollout import Rollout, generalised_advantages
 
 _PER_BATCH = ("policy_loss", "value_loss", "kl", "clip_fraction")
+_KL = _PER_BATCH.index("kl")
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def improve(
     network: ActorCritic,
     optimizer: torch.optim.Optimizer,
@@ -39,6 +42,7 @@ def improve(
         rollout.next_values,
         rollout.terminated,
         rollout.ended,
+        rollout.left_out,
         config.gamma,
         config.gae_lambda,
     )
@@ -53,9 +57,10 @@ def improve(
     advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
     network.track_returns(targets)
-    sums, batches = torch.zeros(len(_PER_BATCH), device=targets.device), 0
+    sums, passes = torch.zeros(len(_PER_BATCH), dtype=torch.float32, device=targets.device), 0
     for _ in range(config.epochs):
         order = torch.randperm(count, generator=generator, device=generator.device)
+        pass_sums = torch.zeros_like(sums)
         for batch in order.tensor_split(config.minibatches):
             mean, value = network(observations[batch])
             log_ratio = network.log_prob(mean, actions[batch]) - old_log_probs[batch]
@@ -64,13 +69,15 @@ def improve(
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
-            optimizer.step()
-            sums += losses.detach()
-            batches += 1
-        if config.target_kl is not None and float(losses[2]) > config.target_kl:
+            with torch.device("cpu"):  # where Adam is to count its steps, whatever torch's default device is
+                optimizer.step()
+            pass_sums += losses.detach()
+        sums += pass_sums / config.minibatches
+        passes += 1
+        if config.target_kl is not None and float(pass_sums[_KL]) > config.target_kl * config.minibatches:
             break
     action_std = network.log_std.detach().exp().mean()
-    numbers = torch.cat([sums / batches, torch.stack([1.0 - unexplained, action_std])]).tolist()
+    numbers = torch.cat([sums / passes, torch.stack([1.0 - unexplained, action_std])]).tolist()
     return dict(zip((*_PER_BATCH, "explained_variance", "action_std"), numbers, strict=True))
 
 

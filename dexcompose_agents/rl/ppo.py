@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.policy_evaluation import Policy, evaluate, total_where
 from dexcompose_agents.rl.policy_update import improve
 from dexcompose_agents.rl.rollout import Rollout, RolloutEnv
-from dexcompose_agents.rl.training_log import load_checkpoint, save_checkpoint, write_csv
+from dexcompose_agents.rl.training_log import load_checkpoint, plain, save_checkpoint, write_csv
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
+from dexcompose_envs.errors import UsageError
+
+NOT_IDENTITY = ("device", "max_seconds", "total_steps")
+"""Settings in which two calls may differ and still be one training: where it runs, and for how long."""
 
 ProgressCallback = Callable[[dict[str, float]], None]
 
@@ -35,9 +40,12 @@ class PPO:
     training never returns a policy that was seen to be worse than no residual at all.
 
     A checkpoint is written at every evaluation and all episodes start afresh from seeds of the iteration's number,
-    so a run that was stopped there and resumed is identical to one that was not. Ctrl-C or the end of the minutes
-    given to `train` in between saves the last complete iteration; episodes then start afresh there. A checkpoint
-    belongs to no device.
+    so a run that was stopped there and resumed is identical to one that was not. Whatever else ends `train` in between
+    (Ctrl-C, an error, the end of the minutes given to it) saves the last complete iteration, to which the trainer goes
+    back; episodes then start afresh there. A checkpoint belongs to no device, and to one training: one of another task
+    or other settings is refused, be it finished or not. Only the budget may grow.
+
+    Torch's default data type and device, and the gradient mode of the caller, change nothing.
 
     Network and experience live on `config.device`. Within a control step nothing is read back from a GPU: what is
     logged is summed up there and read once per iteration.
@@ -51,12 +59,15 @@ class PPO:
             undiscounted sum of rewards.
         evaluation_env: Task for evaluation; None evaluates in `env`.
         progress: Called after each iteration with its metrics.
+        identity: What the training is besides its settings, ready for JSON: task, hashes of whatever it builds on.
 
     Raises:
-        ValueError: If task and settings disagree on the number of worlds, the task is on a GPU and the network is to
-            be elsewhere, or `out` holds a checkpoint of something else.
+        UsageError: If task and settings disagree on the number of worlds, the task is on a GPU and the network is to
+            be elsewhere, or the checkpoint in `out` has used up more than the budget.
+        FileError: If the checkpoint in `out` is unreadable or belongs to another training.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         env: RolloutEnv,
@@ -66,15 +77,19 @@ class PPO:
         score: tuple[str, ...] = ("return",),
         evaluation_env: RolloutEnv | None = None,
         progress: ProgressCallback | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         if env.num_envs != config.num_envs:
-            raise ValueError(f"the task has {env.num_envs} worlds; the settings say num_envs={config.num_envs}")
+            raise UsageError(f"the task has {env.num_envs} worlds; the settings say num_envs={config.num_envs}")
         self.device = find_device(config.device)
         if env.device.type == "cuda" and env.device != self.device:
-            raise ValueError(f"the task is on {env.device}; the settings say device={config.device!r}")
+            raise UsageError(f"the task is on {env.device}; the settings say device={config.device!r}")
         self.env, self.evaluation_env, self.config = env, evaluation_env or env, config
         self.out = None if out is None else Path(out)
         self.score, self.progress = score, progress
+        settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
+        sizes = {"observation_size": env.observation_size, "action_size": env.action_size}
+        self.identity = plain({**(identity or {}), **sizes, "score": score, "ppo": settings})
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
             network = ActorCritic(env.observation_size, env.action_size, config.hidden, config.initial_log_std)
@@ -86,10 +101,15 @@ class PPO:
         self.seconds = 0.0
         self.metrics: list[dict[str, float]] = []
         self.evaluations: list[dict[str, float]] = []
-        self._complete: dict[str, Any] = {}
+        self._complete: dict[str, Any] | None = None
+        """The last complete state while `train` runs."""
         if self.out is not None and (self.out / "checkpoint.pt").exists():
-            self._restore(load_checkpoint(self.out / "checkpoint.pt"))
+            self._restore(load_checkpoint(self.out / "checkpoint.pt", self.identity))
+        if self.iteration > config.iterations:
+            asked = f"total_steps is {config.total_steps}, {config.iterations} iterations"
+            raise UsageError(f"{asked}; the training in '{self.out}' has made {self.iteration} already")
 
+    @torch.inference_mode(False)
     def train(self, max_minutes: float | None = None) -> ActorCritic:
         """Trains until the budget is spent.
 
@@ -103,25 +123,32 @@ class PPO:
         Raises:
             TrainingPaused: After `max_minutes`, once the last complete iteration has been saved.
             KeyboardInterrupt: After Ctrl-C, likewise.
-            ValueError: If `max_minutes` is not positive.
+            UsageError: If `max_minutes` is not positive.
         """
         if max_minutes is not None and not max_minutes > 0:
-            raise ValueError(f"max_minutes is {max_minutes}; expected a positive number")
+            raise UsageError(f"max_minutes is {max_minutes}; expected a positive number")
         began = time.monotonic()
         started, deadline = began - self.seconds, None if max_minutes is None else began + 60.0 * max_minutes
+        if self._complete is not None:
+            self._restore(self._complete)  # The call before was stopped while it put things right.
         self._complete = self._state()
         try:
             with tensor_cores(self.device):
                 while True:
                     evaluated = self._evaluate_if_due()
                     if self._spent():
-                        return self.best_network
+                        break
                     if evaluated:
                         self._pause_after(deadline)
                     self._run_block(started, deadline)
-        except KeyboardInterrupt:
-            self._save(self._complete)
+        except BaseException:
+            complete = self._complete
+            self._restore(complete)
+            self._complete = None
+            self._save(complete)
             raise
+        self._complete = None
+        return self.best_network
 
     def _run_block(self, started: float, deadline: float | None) -> None:
         """Iterates from new episodes to the next evaluation, or until the budget is spent."""
@@ -151,7 +178,8 @@ class PPO:
         observation = self.env.reset(self.config.seed + 1000 * self.iteration)
         if self.iteration == 0:
             seen = [observation]
-            zero = torch.zeros(self.env.num_envs, self.env.action_size, device=self.env.device)
+            shape = (self.env.num_envs, self.env.action_size)
+            zero = torch.zeros(shape, dtype=torch.float32, device=self.env.device)
             seen += [self.env.step(zero).observation for _ in range(self.config.horizon)]
             self.network.normalizer.update(torch.cat(seen).to(self.device))
             observation = self.env.reset(self.config.seed)
@@ -173,7 +201,8 @@ class PPO:
             terminated, ended = step.terminated.to(device), (step.terminated | step.truncated).to(device)
             rollout.observations[t], rollout.actions[t] = observation, action
             rollout.log_probs[t], rollout.values[t] = network.log_prob(mean, action), value
-            rollout.rewards[t], rollout.valid[t] = step.reward.to(device), step.valid.to(device)
+            rollout.rewards[t] = torch.where(step.left_out, 0.0, step.reward).to(device)
+            rollout.valid[t] = step.valid.to(device)
             rollout.terminated[t], rollout.ended[t] = terminated, ended
             for name, values in step.metrics.items():
                 sums[name] = sums.get(name, 0.0) + total_where(ended, values.to(device))
@@ -230,7 +259,7 @@ class PPO:
             composed = self.evaluate(DeterministicPolicy(self.network))
         missing = [name for name in self.score if name not in composed]
         if missing:
-            raise ValueError(f"score names {missing}; the task's metrics are {sorted(composed)}")
+            raise UsageError(f"score names {missing}; the task's metrics are {sorted(composed)}")
         best = max((self._rank(row) for row in self.evaluations), default=None)
         row = {"iteration": float(self.iteration), "steps": float(self._steps())}
         row |= {f"base_{name}": value for name, value in base.items()}
@@ -238,9 +267,13 @@ class PPO:
         if best is None or self._rank(row) > best:
             self.best_network.load_state_dict(self.network.state_dict())
         self.evaluations.append(row)
-        self._complete = self._state()
-        self._save(self._complete)
+        self._complete = complete = self._state()
+        self._save(complete)
         return True
+
+    def best_evaluation(self) -> dict[str, float]:
+        """The row of `evaluations` that the best policy comes from."""
+        return max(self.evaluations, key=self._rank)
 
     def _rank(self, row: dict[str, float]) -> tuple[float, ...]:
         return tuple(row[f"composed_{name}"] for name in self.score)
@@ -260,6 +293,7 @@ class PPO:
     def _state(self) -> dict[str, Any]:
         """A copy of all that the next iteration depends on."""
         return {
+            "identity": self.identity,
             "iteration": self.iteration,
             "seconds": self.seconds,
             "network": copy.deepcopy(self.network.state_dict()),
@@ -270,13 +304,9 @@ class PPO:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        try:
-            self.network.load_state_dict(state["network"])
-            self.best_network.load_state_dict(state["best_network"])
-        except RuntimeError as error:
-            first_line = str(error).splitlines()[-1].strip()
-            raise ValueError(f"the checkpoint in {self.out} belongs to another task or network: {first_line}") from None
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.network.load_state_dict(state["network"])
+        self.best_network.load_state_dict(state["best_network"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # It keeps the tensors that it is given.
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.metrics, self.evaluations = list(state["metrics"]), list(state["evaluations"])
 

@@ -25,9 +25,15 @@ class Step(NamedTuple):
     """(N, d) float32: the last observation of an ended episode; equal to `observation` elsewhere, and the same object
     if it is known that no episode ended."""
     valid: Tensor
-    """(N,) bool: whether the action had any effect, hence whether the step is learned from."""
+    """(N,) bool: whether the action had any effect, hence whether the step is learned from. A truncated step that is
+    not valid is left out altogether: the episode counts as cut off one step earlier (a simulation that broke down)."""
     metrics: Mapping[str, Tensor]
     """Named (N,) quantities; evaluation averages their values at the last step of each episode."""
+
+    @property
+    def left_out(self) -> Tensor:
+        """(N,) bool: what came of the step means nothing, neither its reward nor where it led."""
+        return self.truncated & ~self.valid
 
 
 @runtime_checkable
@@ -69,12 +75,17 @@ class Rollout:
     """Terminated or truncated."""
     valid: Tensor
 
+    @property
+    def left_out(self) -> Tensor:
+        """See `Step.left_out`."""
+        return self.ended & ~self.terminated & ~self.valid
+
     @classmethod
     def empty(cls, steps: int, worlds: int, observation_size: int, action_size: int, device: torch.device) -> Rollout:
         """Room for T steps of N worlds."""
 
         def numbers(*shape: int) -> Tensor:
-            return torch.zeros(steps, worlds, *shape, device=device)
+            return torch.zeros(steps, worlds, *shape, dtype=torch.float32, device=device)
 
         def flags() -> Tensor:
             return torch.zeros(steps, worlds, dtype=torch.bool, device=device)
@@ -98,13 +109,15 @@ def generalised_advantages(
     next_values: Tensor,
     terminated: Tensor,
     ended: Tensor,
+    left_out: Tensor,
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
     """Generalised advantage estimates (Schulman et al. 2016), right at both kinds of episode end.
 
     A terminated step is worth its reward alone. A truncated step is worth its reward and the value of the state in
-    which the episode was cut off. Neither looks into the next episode.
+    which the episode was cut off. Neither looks into the next episode. To the step before one that is left out, the
+    episode was cut off where that step began.
 
     Args:
         rewards: (T, N).
@@ -112,16 +125,18 @@ def generalised_advantages(
         next_values: (T, N), V(s_{t+1}), at an episode's last step the value of its final observation.
         terminated: (T, N) bool.
         ended: (T, N) bool, terminated or truncated.
+        left_out: (T, N) bool, steps of which nothing may be learned.
         gamma: Discount.
         gae_lambda: Decay of the estimator.
 
     Returns:
-        Advantages (T, N); the value targets are advantages + values.
+        Advantages (T, N), zero where left out; the value targets are advantages + values.
     """
-    surprises = rewards + gamma * next_values * ~terminated - values
+    surprises = rewards + torch.where(terminated, 0.0, gamma * next_values) - values
     advantages = torch.zeros_like(rewards)
     following = torch.zeros_like(rewards[0])
     for t in reversed(range(len(rewards))):
-        following = surprises[t] + gamma * gae_lambda * ~ended[t] * following
+        following = surprises[t] + gamma * gae_lambda * torch.where(ended[t], 0.0, following)
+        following = torch.where(left_out[t], 0.0, following)
         advantages[t] = following
     return advantages

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["GPU_PRESETS", "Piece", "PieceOver", "physics_options"]
+from dexcompose_agents.runtime.presets import GPU_PRESETS
 
-GPU_PRESETS = ("fast", "paper")
-"""Presets whose physics run on a GPU."""
+__all__ = ["GPU_PRESETS", "Piece", "PieceOver", "physics_options"]
 
 
 def physics_options(preset: str, device: str | None) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from dexcompose_agents.artefacts.shipped import ShippedFileError, choose_mask, r
 from dexcompose_agents.diffusion import Episode, load_policy, preset, train
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.methods.composed import ComposedMethod, composite_layout
-from dexcompose_agents.residual import ActorCritic, ResidualBConfig
+from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_size
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
+from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_envs import FingerMask
 from dexcompose_envs.episodes.phases import INTERACT_FROM
 from dexcompose_envs.hand import NUM_WRIST, finger_slice

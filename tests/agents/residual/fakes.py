@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexcompose_agents.residual import ActorCritic
+from dexcompose_agents.rl.actor_critic import ActorCritic
 
 from ...host_reads import HostReads
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from dexcompose_agents.composition.bounds import bounded, normalised, preservation_command
 from dexcompose_agents.composition.composer import Composer
 from dexcompose_agents.composition.tensors import mask_tensors
-from dexcompose_agents.residual import ActorCritic
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_features
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
+from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_envs import hand
 from dexcompose_envs.ownership import FingerMask
 

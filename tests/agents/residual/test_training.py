@@ -6,13 +6,14 @@ import gymnasium as gym
 import pytest
 import torch
 
-from dexcompose_agents.residual import ActorCritic, TrainingPaused, residual_b_preset, stabiliser_preset
-from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
+from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig, residual_b_preset, stabiliser_preset
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask, composite_reward
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention_reward
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
+from dexcompose_agents.rl.actor_critic import ActorCritic
+from dexcompose_agents.rl.ppo import TrainingPaused
 from dexcompose_agents.rl.rollout import RolloutEnv
 from dexcompose_envs.ownership import FingerMask
 

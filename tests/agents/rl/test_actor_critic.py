@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from dexcompose_agents.residual import ActorCritic, DeterministicPolicy
+from dexcompose_agents.rl import actor_critic
+from dexcompose_agents.rl.actor_critic import UNKNOWN_COUNT, ActorCritic, DeterministicPolicy
 from dexcompose_agents.rl.normalizer import RunningNormalizer
 
 
@@ -69,6 +70,51 @@ def test_file_keeps_the_policy(tmp_path):
     # Half precision has 11 bits: results agree to about a per mille of their size, which is of order one.
     torch.testing.assert_close(restored.mean(observation), network.mean(observation), atol=0.02, rtol=0.01)
     assert path.stat().st_size < 400_000
+
+
+def test_going_on_from_a_file_keeps_what_the_normaliser_has_seen(tmp_path):
+    network = ActorCritic(1, 1, hidden=(4,))
+    network.normalizer.update(torch.tensor([[0.0], [2.0], [4.0], [2.0], [2.0], [2.0], [2.0], [2.0]]))  # mean 2
+    network.save(tmp_path / "new.safetensors", {"kind": "stabiliser"})
+    restored, _ = ActorCritic.load(tmp_path / "new.safetensors")
+    restored.normalizer.update(torch.tensor([[12.0], [12.0]]))
+    # (8 * 2 + 2 * 12) / 10 = 4; had the file forgotten the 8, the mean would be 12.
+    assert restored.normalizer.mean.item() == pytest.approx(4.0)
+    assert restored.normalizer.count.item() == 10.0
+
+
+@pytest.mark.parametrize(("facts", "count"), [({"steps": 98}, 98.0), ({}, UNKNOWN_COUNT)])
+def test_files_without_a_count_go_on_from_their_steps(tmp_path, monkeypatch, facts, count):
+    written = actor_critic.save_weights
+
+    def as_before(path, tensors, manifest):
+        del manifest["network"]["normalizer_count"]
+        written(path, tensors, manifest)
+
+    monkeypatch.setattr(actor_critic, "save_weights", as_before)
+    ActorCritic(1, 1, hidden=(4,)).save(tmp_path / "old.safetensors", {"kind": "stabiliser", **facts})
+    assert ActorCritic.load(tmp_path / "old.safetensors")[0].normalizer.count.item() == count
+
+
+def test_tracking_returns_by_hand():
+    network = ActorCritic(3, 2, hidden=(4,))
+    observation, value_layer = torch.randn(5, 3), network.value_layer
+    with torch.no_grad():
+        value_layer.weight.fill_(3.0)
+        value_layer.bias.fill_(0.5)
+    # The first batch sets the scale: mean 10 and, of two numbers 2 apart on either side, deviation sqrt(8) = 2.828427.
+    network.track_returns(torch.tensor([8.0, 12.0]))
+    assert [network.return_mean.item(), network.return_std.item()] == pytest.approx([10.0, 2.828427])
+    # What it predicts stays: bias (0.5 * 1 + 0 - 10) / 2.828427 = -3.358757, weights 3 / 2.828427 = 1.060660.
+    assert value_layer.bias.item() == pytest.approx(-3.358757)
+    assert value_layer.weight[0].tolist() == pytest.approx([1.060660] * 4)
+    before = network(observation)[1]
+    # Later ones move it by a tenth: mean 10 + 0.1 * (4 - 10) = 9.4, deviation 2.828427 + 0.1 * (1.414214 - 2.828427).
+    network.track_returns(torch.tensor([3.0, 5.0]))
+    assert [network.return_mean.item(), network.return_std.item()] == pytest.approx([9.4, 2.687006])
+    # Bias (-3.358757 * 2.828427 + 10 - 9.4) / 2.687006 = -8.9 / 2.687006 = -3.312236.
+    assert value_layer.bias.item() == pytest.approx(-3.312236)
+    torch.testing.assert_close(network(observation)[1], before)
 
 
 def test_file_of_something_else_is_refused(tmp_path):

@@ -10,11 +10,10 @@ def _column(*values):
     return torch.tensor(values).unsqueeze(1)
 
 
-def _advantages(rewards, values, next_values, terminated, truncated):
-    flags = torch.tensor(terminated).unsqueeze(1), torch.tensor(truncated).unsqueeze(1)
-    return generalised_advantages(
-        _column(*rewards), _column(*values), _column(*next_values), flags[0], flags[0] | flags[1], 0.9, 0.5
-    ).squeeze(1)
+def _advantages(rewards, values, next_values, terminated, truncated, left_out=(False, False, False)):
+    numbers = [_column(*each) for each in (rewards, values, next_values)]
+    terminated, truncated, left_out = (_column(*each) for each in (terminated, truncated, left_out[: len(rewards)]))
+    return generalised_advantages(*numbers, terminated, terminated | truncated, left_out, 0.9, 0.5).squeeze(1)
 
 
 def test_running_episode():
@@ -40,14 +39,23 @@ def test_truncation_bootstraps_from_the_final_observation():
     assert result.tolist() == pytest.approx([4.085, 5.3, 4.9])
 
 
+def test_a_step_that_is_left_out_counts_for_nothing():
+    # As if the episode had been cut off where the step began, in a state of value 3:
+    # delta_0 = 1 + 0.9 * 3 - 2 = 1.7                     -> A_0 = 1.7, whatever came of step 1
+    cut = [False, True, False]
+    result = _advantages([1.0, -99.0, 5.0], [2.0, 3.0, 1.0], [3.0, float("nan"), 1.0], [False] * 3, cut, cut)
+    assert result.tolist() == pytest.approx([1.7, 0.0, 4.9])
+
+
 def test_worlds_do_not_mix():
     torch.manual_seed(0)
     shape = (6, 3)
     numbers = [torch.randn(shape) for _ in range(3)]
     terminated = torch.rand(shape) < 0.2
     ended = terminated | (torch.rand(shape) < 0.2)
-    together = generalised_advantages(*numbers, terminated, ended, 0.99, 0.95)
+    flags = terminated, ended, ended & ~terminated & (torch.rand(shape) < 0.5)
+    together = generalised_advantages(*numbers, *flags, 0.99, 0.95)
     for world in range(3):
         one = slice(world, world + 1)
-        alone = generalised_advantages(*(n[:, one] for n in numbers), terminated[:, one], ended[:, one], 0.99, 0.95)
+        alone = generalised_advantages(*(each[:, one] for each in (*numbers, *flags)), 0.99, 0.95)
         assert torch.equal(alone, together[:, one])

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexcompose_agents.residual import PPO, PPOConfig, TrainingPaused
+from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.point_mass import PointMass
+from dexcompose_agents.rl.ppo import PPO, TrainingPaused
 from dexcompose_agents.rl.rollout import RolloutEnv, Step
+from dexcompose_envs.errors import FileError, UsageError
 
 from ...host_reads import HostReads
 
@@ -223,15 +225,39 @@ def test_broken_checkpoint_is_one_clear_line(tmp_path):
         PPO(PointMass(8), SMALL, out=tmp_path)
 
 
-def test_checkpoint_of_another_network_is_refused(tmp_path):
-    PPO(PointMass(8), replace(SMALL, total_steps=1), out=tmp_path).train()
-    with pytest.raises(ValueError, match="another task or network"):
-        PPO(PointMass(8, dimensions=3), SMALL, out=tmp_path)
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"identity": {"skill": "PickStick", "masks": ["TH"]}}, "skill is 'GraspBall' there, 'PickStick' here"),
+        ({}, {"identity": {"skill": "GraspBall", "masks": ["TH", "FF"]}}, r"masks is \['TH'\] there"),
+        ({"learning_rate": 1e-3}, {}, r"ppo\.learning_rate is 0\.0003 there, 0\.001 here"),
+        ({"seed": 1}, {}, r"ppo\.seed is 0 there, 1 here"),
+        ({}, {"score": ("distance",)}, "score is"),
+        ({}, {"env": PointMass(8, dimensions=3)}, "observation_size is 16 there, 6 here"),
+    ],
+)
+def test_a_folder_belongs_to_one_training(tmp_path, change, options, message):
+    def trainer(change, **options):
+        given = {"env": PointMass(8), "identity": {"skill": "GraspBall", "masks": ("TH",)}} | options
+        return PPO(given.pop("env"), replace(SMALL, **{"total_steps": 1, **change}), out=tmp_path, **given)
+
+    trainer({}).train()
+    with pytest.raises(FileError, match=message) as refusal:
+        trainer(change, **options)
+    assert str(tmp_path) in str(refusal.value) and "\n" not in str(refusal.value)
+    trainer({"max_seconds": 60.0}).train()  # how long it takes does not make it another one
+    trainer({"total_steps": SMALL.total_steps}).train()  # nor does a budget that grew
+    with pytest.raises(UsageError, match=r"total_steps is 1, 1 iterations; .* has made 6 already"):
+        trainer({})
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match=r"gamma is 1\.5"):
+    with pytest.raises(UsageError, match=r"gamma is 1\.5"):
         PPOConfig(gamma=1.5)
+    with pytest.raises(UsageError, match=r"num_envs is 1\.5; expected a whole number of at least 1"):
+        PPOConfig(num_envs=1.5)
+    with pytest.raises(UsageError, match=r"target_kl is 0\.0"):
+        PPOConfig(target_kl=0.0)
     with pytest.raises(ValueError, match="the task has 4 worlds"):
         PPO(PointMass(4), SMALL)
     with pytest.raises(ValueError, match="score names"):

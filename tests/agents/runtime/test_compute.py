@@ -2,7 +2,7 @@
 
 import pytest
 
-from dexcompose_agents.residual import residual_b_preset, stabiliser_preset
+from dexcompose_agents.residual.config import residual_b_preset, stabiliser_preset
 from dexcompose_agents.runtime.compute import Piece, PieceOver, physics_options
 
 
