@@ -17,7 +17,8 @@ from dexcompose_envs.physics.contact_capacity import measure_capacity
 from dexcompose_envs.physics.mujoco_cpu import usable_cores
 from dexcompose_envs.physics.mujoco_warp import DIVERGED
 from dexcompose_envs.physics.warp_device import check_device, load_warp
-from dexcompose_envs.scene import PHYSICS_STEPS_PER_CONTROL_STEP, Scene, build_scene
+from dexcompose_envs.scene import Scene, build_scene
+from dexcompose_envs.timing import PHYSICS_STEPS_PER_CONTROL_STEP
 from dexcompose_envs.skills import make_interaction, make_retention
 
 _SENSOR_CONTACTS = 16

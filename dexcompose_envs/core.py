@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,57 +12,20 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.actions import checked_actions, finite_actions
 from dexcompose_envs.arrays import choose, fresh, to_numpy
+from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes import base_shake, phases
 from dexcompose_envs.episodes.judge import Judge, Step
-from dexcompose_envs.episodes.restarts import Restarts
+from dexcompose_envs.episodes.restarts import Reports, Restarts
 from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
 from dexcompose_envs.episodes.starts import StartSampler
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
-from dexcompose_envs.observations import (
-    FIXTURE_CONTEXT,
-    HAND_CONTEXT,
-    JOINT_POSITION,
-    OBJECT_CONTEXT,
-    Array,
-    Snapshot,
-    Term,
-    compute,
-    layout_of,
-)
+from dexcompose_envs.observations import Array, Snapshot, compute, layout_of, terms_of
+from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.physics import ContactOverflowError, make_engine
 from dexcompose_envs.physics.mujoco_cpu import usable_cores
 from dexcompose_envs.scene import build_scene
-from dexcompose_envs.skills import make_interaction, make_retention
-
-
-@dataclass(frozen=True)
-class CoreConfig:
-    """What distinguishes one environment from another.
-
-    Attributes:
-        retention: Retention skill A, or None.
-        interaction: Interaction skill B, or None.
-        start: "held" starts from the held-state library (Eq. 2), "scratch" with the object on the table; None means
-            "held" for composites and "scratch" for single skills.
-        held_split: Part of the held-state library that resets draw from: "all", "train" or "test".
-        held_states: Library, path or None for the shipped one.
-        terminate_on_success: Whether success ends the episode.
-        base_shake: Scale of the wrist's tremble, see `base_shake.py`; None: 1 for composites and 0 for single skills.
-        backend: Physics engine, see `physics.make_engine`.
-        device: Device of the engine.
-        num_threads: CPU threads of the engine; None: all usable cores.
-    """
-
-    retention: str | None = None
-    interaction: str | None = None
-    start: str | None = None
-    held_split: str = "all"
-    held_states: HeldStateLibrary | str | Path | None = None
-    terminate_on_success: bool = True
-    base_shake: float | None = None
-    backend: str = "mujoco"
-    device: str | None = None
-    num_threads: int | None = None
+from dexcompose_envs.states import StateTag
 
 
 class BatchedCore:
@@ -73,6 +35,7 @@ class BatchedCore:
     its seed and actions alone, not on its neighbours. Arrays are of the engine's library: NumPy, or torch on a device.
 
     Attributes:
+        chain: The skills.
         arrays: Library and device of all arrays.
         layout: Observation key -> term -> columns.
     """
@@ -83,69 +46,44 @@ class BatchedCore:
         Args:
             config: What environment this is.
             num_worlds: Number of worlds N.
-            max_episode_steps: Control steps after which an episode is truncated; None: the task's default.
+            max_episode_steps: Control steps after which an episode is cut short; None: when the task's time is over.
 
         Raises:
-            ValueError: On an unknown skill, start, split or backend, or a non-positive number.
+            UsageError: On an unknown skill, start, split or backend, or a number that is none.
             BackendError: If the backend can't be used on this machine.
         """
-        if config.retention is None and config.interaction is None:
-            raise ValueError("an environment needs a retention skill, an interaction skill or both; got neither")
-        self.config = config
-        self.retention = None if config.retention is None else make_retention(config.retention)
-        self.interaction = None if config.interaction is None else make_interaction(config.interaction)
-        self.is_composite = self.retention is not None and self.interaction is not None
-        self.base_shake = float(self.is_composite) if config.base_shake is None else config.base_shake
-        if not 0.0 <= self.base_shake <= 5.0:
-            raise ValueError(f"base_shake is {config.base_shake}; expected a scale between 0 and 5")
-        self.default_steps = self._default_steps()
-        self.max_episode_steps = self.default_steps if max_episode_steps is None else max_episode_steps
-        if self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps is {max_episode_steps}; expected a positive number of control steps")
-
-        self.scene = build_scene(config.retention, config.interaction)
-        self.sampler = StartSampler(
-            self.scene, self.retention, self.interaction, self.base_shake, config.held_split, config.held_states
-        )
-        self.start = config.start or ("held" if self.is_composite else "scratch")
+        self.num_worlds = n = whole_number("num_envs", num_worlds)
+        if max_episode_steps is not None:
+            max_episode_steps = whole_number("max_episode_steps", max_episode_steps)
+        self.config, self.chain = config, config.chain()
+        self.start = config.start_of(self.chain)
+        self.scene = build_scene(config.retention, *config.interactions)
+        self.sampler = StartSampler(self.scene, config.shake_of(self.chain), config.held_split, config.held_states)
         self.sampler.check(self.start)
-        self.engine = make_engine(config.backend, self.scene, num_worlds, config.num_threads, config.device)
+        self.engine = make_engine(config.backend, self.scene, n, config.num_threads, config.device)
         self.arrays = self.engine.arrays
-        self.num_worlds = n = num_worlds
-        self.terms = self._collect_terms()
-        self.layout = {key: layout_of(terms) for key, terms in self.terms.items()}
+        self._terms = terms_of(self.chain.skills)
+        self.layout = {key: layout_of([term for _, term in terms]) for key, terms in self._terms.items()}
 
         self._firsts = FirstStates(self.scene, config.num_threads or usable_cores())
         self._rngs = [np.random.default_rng() for _ in range(n)]
         self._rows = self.arrays.of(np.tile(self._firsts.resting(), (n, 1)))
         self._restarts = Restarts(self.arrays, self._draw_rows, self._rngs, self._firsts.width)
         self._elapsed = self.arrays.zeros(n, dtype=self.arrays.xp.int64)
-        # What an episode remembers besides time and physics, by `first_states.MEMORY_PARTS`.
+        # What an episode remembers besides time and physics, by `rows.MEMORY_PARTS`.
         self._memory = {name: fresh(part) for name, part in self._firsts.parts(self._rows, MEMORY_PARTS).items()}
         self._low, self._high = self.arrays.of(hand.ACTION_LOW), self.arrays.of(hand.ACTION_HIGH)
         self._force_limit = self.arrays.of(hand.FORCE_LIMITS)
         self._one_hot = self.arrays.of(np.eye(len(phases.PHASES)))
+        self._nowhere = self.arrays.zeros(hand.NUM_ACTIONS)
+        self._offsets = {
+            place: self.arrays.of(offset)
+            for place, offset in zip(self.chain.interaction_places, self.chain.offsets, strict=True)
+        }
         self.judge = Judge(
-            self.retention, self.interaction, n, self.max_episode_steps, config.terminate_on_success, self.arrays
+            self.chain, n, config.task_steps_of(self.chain), max_episode_steps, config.terminate_on_success, self.arrays
         )
-
-    def _default_steps(self) -> int:
-        if self.is_composite:
-            return phases.COMPOSITE_STEPS
-        task = self.retention or self.interaction
-        assert task is not None
-        return task.MAX_STEPS
-
-    def _collect_terms(self) -> dict[str, tuple[Term, ...]]:
-        terms: dict[str, tuple[Term, ...]] = {}
-        context: tuple[Term, ...] = HAND_CONTEXT
-        if self.retention is not None:
-            terms["task_a"] = (JOINT_POSITION, *self.retention.terms)
-            context += OBJECT_CONTEXT
-        if self.interaction is not None:
-            terms["task_b"] = (JOINT_POSITION, *self.interaction.terms)
-            context += FIXTURE_CONTEXT
-        return terms | {"context": context}
+        self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
 
     @property
     def library(self) -> HeldStateLibrary:
@@ -180,10 +118,12 @@ class BatchedCore:
             held_index: Rows (M,) of the held-state library to start from; None: drawn at random.
 
         Raises:
-            ValueError: On an unknown start.
+            UsageError: On an unknown start, or rows of the library where nothing is held.
             HeldStateError: If the held-state library is missing or doesn't fit this environment.
         """
-        self.sampler.check(start or self.start)
+        self.sampler.check(start or self.start, held_index)
+        if held_index is not None:
+            self.library.take(held_index)  # refuses bad rows before generators are seeded
         if len(worlds) == 0:
             return
         self.seed(worlds, seeds or [None] * len(worlds))
@@ -211,7 +151,7 @@ class BatchedCore:
         """Sees to it that `restart` can be called in the step to come; raises errors found late.
 
         Raises:
-            ValueError: If an action of an earlier step was not finite.
+            UsageError: If an action of an earlier step was not finite.
             ContactOverflowError: If the engine dropped contacts in an earlier step.
         """
         if self.arrays.device is not None:
@@ -224,7 +164,7 @@ class BatchedCore:
             actions: Normalised position targets (N, 28), in [-1, 1]; values beyond are clipped.
 
         Raises:
-            ValueError: On a wrong shape or a value that is not finite. On a GPU the latter comes to light a step late;
+            UsageError: On a wrong shape or a value that is not finite. On a GPU the latter comes to light a step late;
                 until then the world repeats its last action.
             ContactOverflowError: If the engine dropped contacts; on a GPU a step late.
         """
@@ -246,12 +186,12 @@ class BatchedCore:
             self._check_late(self._restarts.report(spoilt, self.engine.problem()))
         return result
 
-    def _check_late(self, reports: Sequence[tuple[NDArray[np.bool_], NDArray[np.int64]]]) -> None:
+    def _check_late(self, reports: Reports) -> None:
         """Raises what the device has reported since the last call."""
         for spoilt, problem in reports:
             if spoilt.any():
                 world = int(np.flatnonzero(spoilt)[0])
-                raise ValueError(f"an action of world {world} was not finite; expected finite numbers")
+                raise UsageError(f"an action of world {world} was not finite; expected finite numbers")
             if problem.any():
                 world = int(np.flatnonzero(problem)[0])
                 raise ContactOverflowError(f"world {world}: {self.engine.explain(int(problem[world]))}")
@@ -261,14 +201,11 @@ class BatchedCore:
         """Whether the present episodes began with the object in hand (N,) bool."""
         return self._memory["is_held_start"][:, 0] > 0.5
 
-    def _sensors(self) -> dict[str, Array]:
-        data = self.engine.sensordata
-        return {group: data[:, columns] for group, columns in self.scene.sensors.items()}
-
     def snapshot(self) -> Snapshot:
         """What terms and tasks may look at now; views, valid until the next step."""
+        data = self.engine.sensordata
         return Snapshot(
-            sensors=self._sensors(),
+            sensors={group: data[:, columns] for group, columns in self.scene.sensors.items()},
             previous_action=self._memory["previous_action"],
             reference=self._memory["reference"],
             hold_target=self._memory["hold_target"],
@@ -276,12 +213,17 @@ class BatchedCore:
             joint_low=self._low,
             joint_span=self._high - self._low,
             force_limit=self._force_limit,
+            place="a",
+            offset=self._nowhere,
+            stage=self.judge.stage,
         )
 
     def observe(self) -> dict[str, Array]:
         """Observations of all worlds: key -> (N, size) float32, fresh."""
         snapshot, xp = self.snapshot(), self.arrays.xp
-        return {key: xp.astype(compute(terms, snapshot), xp.float32) for key, terms in self.terms.items()}
+        views = {place: replace(snapshot, place=place) for place in self.chain.skills}
+        views |= {place: snapshot.at(place, offset) for place, offset in self._offsets.items()}
+        return {key: xp.astype(compute(terms, views), xp.float32) for key, terms in self._terms.items()}
 
     def initial_info(self) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
@@ -296,29 +238,56 @@ class BatchedCore:
         """Full state (N, S) in the float type of the arrays; `set_state` of it continues bit by bit the same."""
         xp, n = self.arrays.xp, self.num_worlds
         columns = [xp.astype(xp.reshape(part, (n, -1)), self.arrays.float) for part in self._remembered()]
-        return xp.concat([self.engine.get_state(), *columns], axis=1)
+        return xp.concat([self._tag.columns(n), self.engine.get_state(), *columns], axis=1)
 
     def set_state(self, state: Any, worlds: NDArray[np.int64]) -> None:
         """Sets the full state (M, S) of some worlds (indices (M,)).
 
         Raises:
-            ValueError: On a wrong shape or values that are not finite.
+            UsageError: On a state of another environment, a wrong shape, or numbers that are no state; nothing is
+                changed then.
         """
-        xp = self.arrays.xp
-        size = self.engine.state_size + sum(int(np.prod(part.shape[1:])) for part in self._remembered())
-        if tuple(state.shape) != (len(worlds), size):
-            raise ValueError(f"state has shape {tuple(state.shape)}; expected {(len(worlds), size)}")
-        state = self.arrays.of(state)
-        if not xp.isfinite(state).all():
-            raise ValueError("state has values that are not finite")
-        index = self.arrays.of(worlds, xp.int64)
-        self.engine.set_state(state[:, : self.engine.state_size], index)
-        start = self.engine.state_size
+        before = self.get_state()
+        state = self._tag.checked(state, (len(worlds), before.shape[1]))
+        index = self.arrays.of(worlds, self.arrays.xp.int64)
+        self._put(state, index)
+        if not self._is_sound(state, index):
+            self._put(before[index], index)
+            raise UsageError("state holds numbers that no state of this environment has; expected one from get_state")
+
+    def _is_sound(self, state: Array, index: Array) -> bool:
+        """Whether the states of some worlds are what was put there, make sense, and can be observed."""
+        xp, actions = self.arrays.xp, self._memory["previous_action"][index]
+        flags = [xp.isfinite(value[index]) for value in self.observe().values()]
+        flags += [self.judge.sound(self._elapsed)[index], xp.abs(actions) <= 1.0, self.get_state()[index] == state]
+        return all(bool(flag.all()) for flag in flags)
+
+    def _put(self, state: Array, index: Array) -> None:
+        xp, start = self.arrays.xp, self._tag.width + self.engine.state_size
+        self.engine.set_state(state[:, self._tag.width : start], index)
         for part in self._remembered():
             width = int(np.prod(part.shape[1:]))
-            values = xp.reshape(state[:, start : start + width], (len(worlds), *part.shape[1:]))
+            values = xp.reshape(state[:, start : start + width], (len(index), *part.shape[1:]))
             part[index] = xp.astype(values, part.dtype)
             start += width
+
+    def freeze(self) -> dict[str, Any]:
+        """All that a copy of this core needs to go on in the same way, in NumPy: states, generators, first states."""
+        self._check_late(self._restarts.settle(np.arange(self.num_worlds)))
+        return {
+            "state": to_numpy(self.get_state()),
+            "rows": to_numpy(self._rows),
+            "generators": [rng.bit_generator.state for rng in self._rngs],
+        }
+
+    def thaw(self, frozen: dict[str, Any]) -> None:
+        """Goes on from what `freeze` gave."""
+        worlds = np.arange(self.num_worlds)
+        self._restarts.settle(worlds)
+        for rng, state in zip(self._rngs, frozen["generators"], strict=True):
+            rng.bit_generator.state = state
+        self._rows = self.arrays.of(frozen["rows"])
+        self._put(self.arrays.of(frozen["state"]), self.arrays.of(worlds, self.arrays.xp.int64))
 
     def held_columns(self) -> dict[str, NDArray[np.float64]]:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""

@@ -7,12 +7,15 @@ CPU and torch on the GPU. Environments concatenate terms into the arrays `task_a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from array_api_compat import array_namespace
 
 from dexcompose_envs import hand
+
+if TYPE_CHECKING:
+    from dexcompose_envs.skills.base import Skill
 
 Array = Any
 """A batched array of any array-API library, first axis = world."""
@@ -23,7 +26,7 @@ class Snapshot:
     """What observation terms and tasks may look at, for N worlds.
 
     Attributes:
-        sensors: Sensor group name -> (N, size), SI units; see `scene.py` for the groups.
+        sensors: Sensor group name -> (N, size), SI units; see `scene/sensors.py` for the groups.
         previous_action: Last executed action (N, 28), in [-1, 1].
         reference: Finger targets q_ref of the reference hold action (N, 22), in [-1, 1]; zeros before a hold.
         hold_target: Object position to keep, in the palm frame (N, 3), m.
@@ -31,6 +34,10 @@ class Snapshot:
         joint_low: Lower joint limits (28,), m and rad.
         joint_span: Upper minus lower joint limits (28,), m and rad.
         force_limit: Force limits of the finger actuators (22,), Nm.
+        place: Letter of the skill that looks, which says whose joints and sites `joint` and `site` mean.
+        offset: Where the looking skill's things are placed, as joint positions (28,), m and rad: where they would stand
+            in the skill's own environment, plus this.
+        stage: Index of the interaction in turn (N,).
     """
 
     sensors: Mapping[str, Array]
@@ -41,6 +48,31 @@ class Snapshot:
     joint_low: Array
     joint_span: Array
     force_limit: Array
+    place: str
+    offset: Array
+    stage: Array
+
+    def at(self, place: str, offset: Array) -> Snapshot:
+        """The same worlds as the skill at another place of the chain sees them."""
+        return replace(self, place=place, offset=offset)
+
+    def joint(self, name: str) -> Array:
+        """Position of one of the skill's articulated joints (N,), m or rad."""
+        return self.sensors[f"{self.place}_joint_{name}"][:, 0]
+
+    def site(self, name: str) -> Array:
+        """World position of one of the skill's named places (N, 3), m."""
+        return self.sensors[f"{self.place}_site_{name}"]
+
+    def tip(self, finger: str) -> Array:
+        """World position of a fingertip (N, 3), m."""
+        start = 3 * hand.FINGERS.index(finger)
+        return self.sensors["tip_position"][:, start : start + 3]
+
+    @property
+    def contact(self) -> Array:
+        """Net force of the skill's thing on each finger link (N, 45), N."""
+        return self.sensors[f"{self.place}_contact"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +125,7 @@ JOINT_POSITION = Term(
     "joint_position",
     hand.NUM_ACTIONS,
     "wrist and finger joint positions, joint range scaled to [-1, 1]",
-    lambda s: 2 * (s.sensors["joint_position"] - s.joint_low) / s.joint_span - 1,
+    lambda s: 2 * (s.sensors["joint_position"] - s.offset - s.joint_low) / s.joint_span - 1,
 )
 
 HAND_CONTEXT = (
@@ -131,7 +163,7 @@ OBJECT_CONTEXT = (
     ),
     Term(
         "finger_contact", 5, "contact force of each finger on the object, 0.1 x N",
-        lambda s: FORCE_SCALE * finger_forces(s.sensors["object_contact"]),
+        lambda s: FORCE_SCALE * finger_forces(s.contact),
     ),
     Term(
         "fingertip_distance", 5, "fingertip to object centre, 10 x m",
@@ -143,9 +175,14 @@ OBJECT_CONTEXT = (
 FIXTURE_CONTEXT = (
     Term(
         "fixture_contact", 5, "contact force of each finger on the fixture, 0.1 x N",
-        lambda s: FORCE_SCALE * finger_forces(s.sensors["fixture_contact"]),
+        lambda s: FORCE_SCALE * finger_forces(s.contact),
     ),
 )  # fmt: skip
+
+
+STAGE = Term(
+    "stage", 1, "index of the interaction in turn, from 0; where there are several", lambda s: s.stage[:, None]
+)
 
 
 def layout_of(terms: Sequence[Term]) -> dict[str, slice]:
@@ -169,7 +206,35 @@ def split(observation: Array, layout: Mapping[str, slice]) -> dict[str, Array]:
     return {name: observation[..., columns] for name, columns in layout.items()}
 
 
-def compute(terms: Sequence[Term], snapshot: Snapshot) -> Array:
-    """Concatenated terms (N, total size), in the dtype of the sensors."""
-    xp = array_namespace(snapshot.previous_action)
-    return xp.concat([term.compute(snapshot) for term in terms], axis=-1)
+def compute(terms: Sequence[tuple[str, Term]], views: Mapping[str, Snapshot]) -> Array:
+    """Concatenated terms (N, total size), in the dtype of the sensors.
+
+    Args:
+        terms: Terms, each with the letter of the skill that looks.
+        views: What each skill sees, by letter.
+    """
+    xp = array_namespace(next(iter(views.values())).previous_action)
+    return xp.concat([term.compute(views[place]) for place, term in terms], axis=-1)
+
+
+def terms_of(skills: Mapping[str, Skill]) -> dict[str, tuple[tuple[str, Term], ...]]:
+    """The observation of a chain: key -> terms, each with the letter of the skill that looks.
+
+    Args:
+        skills: The chain's skills by letter, see `chain.Chain`.
+    """
+    first, interactions = next(iter(skills)), [place for place, skill in skills.items() if skill.kind == "interaction"]
+    terms = {
+        f"task_{place}": tuple((place, term) for term in (JOINT_POSITION, *skill.terms))
+        for place, skill in skills.items()
+    }
+    context = [(first, term) for term in HAND_CONTEXT]
+    context += [
+        (place, term) for place, skill in skills.items() if skill.kind == "retention" for term in OBJECT_CONTEXT
+    ]
+    for index, place in enumerate(interactions):
+        ending = "" if index == 0 else f"_{place}"
+        context += [(place, replace(term, name=term.name + ending)) for term in FIXTURE_CONTEXT]
+    if len(interactions) > 1:
+        context.append((first, STAGE))
+    return terms | {"context": tuple(context)}

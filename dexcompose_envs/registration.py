@@ -1,35 +1,44 @@
-"""Registers the grid of environments: every single skill and every pair of skills."""
+"""Registers the grid of environments: every single skill, every pair, and any chain that somebody asks for."""
 
 from __future__ import annotations
 
 import gymnasium as gym
 
-from dexcompose_envs.episodes.phases import COMPOSITE_STEPS
-from dexcompose_envs.skills import INTERACTION_SKILLS, PAIRS, RETENTION_SKILLS, make_interaction, make_retention
+from dexcompose_envs.episodes.judge import default_task_steps, longest_episode
+from dexcompose_envs.skills import pair_names, parse_chain, skill_names
+from dexcompose_envs.skills.chain import Chain
 
 NAMESPACE = "DexCompose"
 
 
 def env_id(name: str) -> str:
-    """Gymnasium id of a skill ("OpenDoor") or a pair ("GraspBall-PushButton")."""
+    """Gymnasium id of a skill ("OpenDoor"), a pair ("GraspBall-PushButton") or a longer chain."""
     return f"{NAMESPACE}/{name}-v0"
 
 
 def register_envs() -> None:
-    """Registers all ids with string entry points, so that specs serialise."""
-    for a in RETENTION_SKILLS:
-        _register(a, a, None, make_retention(a).MAX_STEPS)
-    for b in INTERACTION_SKILLS:
-        _register(b, None, b, make_interaction(b).MAX_STEPS)
-    for a, b in PAIRS:
-        _register(f"{a}-{b}", a, b, COMPOSITE_STEPS)
+    """Registers the ids of all skills and pairs that have none yet."""
+    for name in (*skill_names(), *pair_names()):
+        if env_id(name) not in gym.registry:
+            register_chain(name)
 
 
-def _register(name: str, retention: str | None, interaction: str | None, max_episode_steps: int) -> None:
+def register_chain(name: str) -> str:
+    """Registers the id of a chain, such as "GraspBall-PushButton-PushButton": interactions are done in turn.
+
+    Returns:
+        The id.
+
+    Raises:
+        UsageError: If a part of the name is no skill, or stands where it can't.
+    """
+    retention, interactions = parse_chain(name)
+    chain = Chain.of(retention, interactions)
     gym.register(
         id=env_id(name),
         entry_point="dexcompose_envs.env:DexComposeEnv",
         vector_entry_point="dexcompose_envs.vector_env:DexComposeVectorEnv",
-        max_episode_steps=max_episode_steps,
-        kwargs={"retention": retention, "interaction": interaction},
+        max_episode_steps=longest_episode(chain, default_task_steps(chain)),
+        kwargs={"retention": retention, "interactions": list(interactions)},
     )
+    return env_id(name)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from dexcompose_envs import hand
 from dexcompose_envs.arrays import fresh as fresh_copy
 from dexcompose_envs.arrays import to_numpy
-from dexcompose_envs.core import BatchedCore, CoreConfig
-from dexcompose_envs.env import RENDER_FPS, action_space, check_options, observation_space
-from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.checks import seeds_of_worlds
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.faces import RENDER_FPS, Face, action_space, check_options, observation_space
 from dexcompose_envs.observations import Array
-from dexcompose_envs.scene.rendering import OffscreenRenderer
+from dexcompose_envs.options import CoreConfig
 
 Observation = dict[str, Array]
 
 
-class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
+class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
     """N worlds stepped at once; see `DexComposeEnv` for actions, observations, rewards and ends.
 
     World i reset with `seed=s` equals a single environment reset with `seed=s + i`, whatever N is. Infos are dense:
@@ -43,98 +40,51 @@ class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
     def __init__(
         self,
         num_envs: int = 1,
-        retention: str | None = None,
-        interaction: str | None = None,
         *,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        start: str | None = None,
-        held_split: str = "all",
-        held_states: HeldStateLibrary | str | Path | None = None,
-        terminate_on_success: bool = True,
-        base_shake: float | None = None,
-        backend: str = "mujoco",
-        device: str | None = None,
-        num_threads: int | None = None,
         render_mode: str | None = None,
         camera: str = "overview",
         width: int = 640,
         height: int = 480,
+        **options: Any,
     ) -> None:
-        """Builds the environment.
+        """Builds N worlds.
 
         Args:
             num_envs: Number of worlds N.
-            retention: Retention skill A, or None.
-            interaction: Interaction skill B, or None.
-            max_episode_steps: Control steps after which an episode is truncated; None: the task's default.
-            autoreset_mode: SAME_STEP (default), NEXT_STEP or DISABLED.
-            start: See `CoreConfig`; as are held_split, held_states, terminate_on_success and num_threads.
-            held_split: Part of the held-state library to start from.
-            held_states: Held-state library, its path, or None for the shipped one.
-            terminate_on_success: Whether success ends the episode.
-            base_shake: Scale of the wrist's tremble; None: 1 for composites, 0 for single skills.
-            backend: "mujoco" or "warp".
-            device: Torch device of "warp": "cuda" (default), "cuda:N" or, for a handful of worlds, "cpu".
-            num_threads: CPU threads of "mujoco"; None: all usable cores.
-            render_mode: None or "rgb_array" (one picture per world).
+            max_episode_steps: Control steps after which an episode is cut short; None: when the task's time is over.
+            autoreset_mode: When a finished world starts again, see `gymnasium.vector.AutoresetMode`.
+            render_mode: None or "rgb_array".
             camera: "overview", "hand" or "fixture".
             width: Picture width, pixels.
             height: Picture height, pixels.
+            **options: Fields of `CoreConfig`.
 
         Raises:
-            ValueError: On any unknown name or a non-positive number.
+            UsageError: On an unknown name or a number that is none.
             BackendError: If the backend can't be used on this machine.
         """
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; expected at least 1")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"unknown render_mode {render_mode!r}; expected None or 'rgb_array'")
-        EzPickle.__init__(
-            self, num_envs, retention, interaction, max_episode_steps=max_episode_steps, autoreset_mode=autoreset_mode,
-            start=start, held_split=held_split, held_states=held_states, terminate_on_success=terminate_on_success,
-            base_shake=base_shake, backend=backend, device=device, num_threads=num_threads, render_mode=render_mode,
-            camera=camera, width=width, height=height,
-        )  # fmt: skip
-        config = CoreConfig(
-            retention,
-            interaction,
-            start,
-            held_split,
-            held_states,
-            terminate_on_success,
-            base_shake,
-            backend,
-            device,
-            num_threads,
-        )
-        self.core = BatchedCore(config, num_envs, max_episode_steps)
-        self.layout = self.core.layout
-        self.num_envs = num_envs
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        try:
+            self.autoreset_mode = AutoresetMode(autoreset_mode)
+        except ValueError:
+            known = ", ".join(repr(mode.value) for mode in AutoresetMode)
+            raise UsageError(f"autoreset_mode is {autoreset_mode!r}; expected one of {known}") from None
         self.metadata = {
             "autoreset_mode": self.autoreset_mode, "render_modes": ["rgb_array"], "render_fps": RENDER_FPS,
         }  # fmt: skip
-        self.render_mode = render_mode
-        self._picture = (camera, width, height)
-        self._renderer: OffscreenRenderer | None = None
-        self.single_observation_space = observation_space(self.core)
+        self._open(CoreConfig.of(options), num_envs, max_episode_steps, render_mode, camera, width, height)
+        self.num_envs = n = self.core.num_worlds
+        self.single_observation_space = observation_space(self.layout)
         self.single_action_space = action_space()
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self._ended = self.core.arrays.zeros(num_envs, dtype=self.core.arrays.xp.bool)
-        self._is_reset = False
+        self.observation_space = batch_space(self.single_observation_space, n)
+        self.action_space = batch_space(self.single_action_space, n)
+        self._ended = self.core.arrays.zeros(n, dtype=self.core.arrays.xp.bool)
 
     @property
     def device(self) -> Any | None:
         """The `torch.device` of all arrays; None if they are NumPy's."""
         return self.core.arrays.device
-
-    @property
-    def interaction_start(self) -> NDArray[np.float64] | None:
-        """Normalised hand pose (28,) from which the interaction skill starts; None without one."""
-        task = self.core.interaction
-        return None if task is None else hand.normalize(task.start_pose)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -150,31 +100,29 @@ class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
             Observations and infos of all worlds, also of those that were not reset.
 
         Raises:
-            ValueError: On wrong shapes or unknown options.
+            UsageError: On wrong shapes, unknown options, or a first reset that leaves worlds out.
         """
         options = check_options(options)
-        n = self.num_envs
+        n, core = self.num_envs, self.core
         mask = to_numpy(options.get("reset_mask", np.ones(n, bool)))
         if mask.shape != (n,) or mask.dtype != np.bool_:
-            raise ValueError(f"reset_mask is {mask.dtype} of shape {mask.shape}; expected bool of shape ({n},)")
+            raise UsageError(f"reset_mask is {mask.dtype} of shape {mask.shape}; expected bool of shape ({n},)")
         if not mask.any():
-            raise ValueError("reset_mask selects no world; expected at least one True")
-        seeds = [seed + i for i in range(n)] if isinstance(seed, int | np.integer) else seed
-        seeds = [None] * n if seeds is None else list(seeds)
-        if len(seeds) != n:
-            raise ValueError(f"seed has {len(seeds)} entries; expected one per world, {n}")
+            raise UsageError("reset_mask selects no world; expected at least one True")
+        if not self._is_reset and not mask.all():
+            raise UsageError("the first reset leaves worlds out by reset_mask; expected it to start all of them")
         worlds = np.flatnonzero(mask)
         state = self._per_world(options, "state", np.floating)
         index = self._per_world(options, "held_index", np.integer)
-        chosen = [seeds[i] for i in worlds]
+        seeds = [seeds_of_worlds(seed, n)[i] for i in worlds]
         if state is not None:
-            self.core.seed(worlds, chosen)
-            self.core.set_state(state[worlds], worlds)
+            core.set_state(state[worlds], worlds)
+            core.seed(worlds, seeds)
         else:
-            self.core.reset(worlds, chosen, options.get("start"), None if index is None else index[worlds])
-        self._ended = self._ended & ~self.core.arrays.mask(worlds, n)
+            core.reset(worlds, seeds, options.get("start"), None if index is None else index[worlds])
+        self._ended = self._ended & ~core.arrays.mask(worlds, n)
         self._is_reset = True
-        return self.core.observe(), self.core.initial_info()
+        return core.observe(), core.initial_info()
 
     def step(self, actions: Any) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """Advances all worlds by one control step (40 ms).
@@ -183,12 +131,12 @@ class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
             actions: Normalised targets (N, 28).
 
         Raises:
-            ValueError: On a wrong shape or a value that is not finite.
-            RuntimeError: Before the first reset, or under DISABLED autoreset on a world that has ended.
+            UsageError: On a wrong shape or a value that is not finite, or under DISABLED autoreset on a world that has
+                ended.
+            gymnasium.error.ResetNeeded: Before the first reset.
             ContactOverflowError: If the "warp" backend had no room for all contacts.
         """
-        if not self._is_reset:
-            raise RuntimeError("step was called before reset")
+        self._check_reset()
         core, where, mode = self.core, self.core.arrays.xp.where, self.autoreset_mode
         if mode is AutoresetMode.DISABLED:
             self._refuse_ended()
@@ -223,7 +171,7 @@ class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
             return None
         value = to_numpy(options[name])
         if value.ndim == 0 or len(value) != self.num_envs or not np.issubdtype(value.dtype, kind):
-            raise ValueError(
+            raise UsageError(
                 f"{name} is {value.dtype} of shape {value.shape}; expected {kind.__name__} with {self.num_envs} rows"
             )
         return value
@@ -232,28 +180,29 @@ class DexComposeVectorEnv(VectorEnv[Observation, Any, Array], EzPickle):
         """Under DISABLED autoreset, worlds that have ended must be reset by hand."""
         if self._ended.any():
             world = int(np.flatnonzero(to_numpy(self._ended))[0])
-            raise RuntimeError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
+            raise UsageError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
 
     def get_state(self) -> Array:
         """Full states (N, S), fresh; setting them again continues bit by bit the same (on a GPU: up to rounding)."""
         return self.core.get_state()
 
     def set_state(self, state: Array, mask: Any = None) -> None:
-        """Sets states (N, S) from `get_state`, in the worlds that `mask` (N,) selects."""
+        """Sets states (N, S) from `get_state`, in the worlds that `mask` (N,) selects; these are under way then."""
         worlds = np.arange(self.num_envs) if mask is None else np.flatnonzero(to_numpy(mask))
         self.core.set_state(to_numpy(state)[worlds], worlds)
+        self._ended = self._ended & ~self.core.arrays.mask(worlds, self.num_envs)
+        self._is_reset = self._is_reset or len(worlds) == self.num_envs
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """One RGB picture (height, width, 3) per world, or None without a render mode."""
         if self.render_mode is None:
             return None
-        if self._renderer is None:
-            self._renderer = OffscreenRenderer(self.core.scene.model, *self._picture)
-        return tuple(self._renderer.render(self.core.engine, world) for world in range(self.num_envs))
+        return tuple(self._draw(world) for world in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Frees the renderer and the engine."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-        self.core.close()
+        Face.close(self)
+
+    def close(self, **kwargs: Any) -> None:
+        """Closes the environment; a second call does nothing."""
+        VectorEnv.close(self, **kwargs)

@@ -14,14 +14,11 @@ if TYPE_CHECKING:
         record,
     )
     from dexcompose_envs.demonstrations.replay import ReplayError, ReplayReport, replay_dataset
-    from dexcompose_envs.skills.experts import Expert, make_expert
 
 _HOME = {
     "dataset_id_of": "datasets",
     "load_demonstrations": "datasets",
     "minari_root": "datasets",
-    "Expert": "dexcompose_envs.skills.experts",
-    "make_expert": "dexcompose_envs.skills.experts",
     "CallbackPolicy": "recorder",
     "Recording": "recorder",
     "RecordingError": "attempts",
@@ -32,14 +29,12 @@ _HOME = {
 }
 __all__ = [
     "CallbackPolicy",
-    "Expert",
     "Recording",
     "RecordingError",
     "ReplayError",
     "ReplayReport",
     "dataset_id_of",
     "load_demonstrations",
-    "make_expert",
     "minari_root",
     "record",
     "replay_dataset",
@@ -50,5 +45,4 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOME[name]
-    return getattr(import_module(home if "." in home else f"{__name__}.{home}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

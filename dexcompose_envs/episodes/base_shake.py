@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dexcompose_envs.hand import NUM_WRIST
 from dexcompose_envs.observations import Array
-from dexcompose_envs.scene import CONTROL_STEP
+from dexcompose_envs.timing import CONTROL_STEP
 
 COMPONENTS = 3
 FREQUENCIES = (0.5, 3.0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 from dexcompose_envs.arrays import Arrays, fresh
 from dexcompose_envs.episodes import phases
 from dexcompose_envs.observations import Array, Snapshot
-from dexcompose_envs.skills.base import InteractionTask, RetentionTask
+from dexcompose_envs.skills.chain import Chain
 
 
 @dataclass
@@ -30,59 +31,86 @@ class Step:
 class Judge:
     """Judges N worlds of one environment.
 
-    A held object is *lost* when it is further than `phases.RETENTION_RADIUS` from its hold target in the palm frame, or
-    lower than `phases.DROP_HEIGHT`. A composite *succeeds* when B is done while the object is held and the object is
-    still held `phases.SETTLE_STEPS` later. A retention skill succeeds after `RetentionTask.STREAK` good steps in a row,
-    an interaction skill as soon as it is done.
+    A held object is *lost* when it is further than the skill's `RETENTION_RADIUS` from its hold target in the palm
+    frame, or lower than its `DROP_HEIGHT`. Interactions are done in turn: a stage of a composite is *through* when its
+    interaction was done while the object is held, and the object is still held `phases.SETTLE_STEPS` later; with the
+    last stage the episode *succeeds*. A retention skill alone succeeds after `STREAK` good steps in a row, an interaction
+    skill alone as soon as it is done.
+
+    A stage must be done within `task_steps`, else the episode *fails* and is truncated; settling is given its time
+    beyond that. A world that diverges is truncated: nothing is known of it, and nothing is paid.
+
+    Args:
+        chain: The skills.
+        num_worlds: Number of worlds N.
+        task_steps: Control steps in which a stage must be done.
+        max_episode_steps: Control steps after which an episode is cut short; None: when the task's time is over.
+        terminate_on_success: Whether success ends the episode.
+        arrays: Where the environment's arrays live.
     """
 
     def __init__(
         self,
-        retention: RetentionTask | None,
-        interaction: InteractionTask | None,
+        chain: Chain,
         num_worlds: int,
-        max_episode_steps: int,
+        task_steps: int,
+        max_episode_steps: int | None,
         terminate_on_success: bool,
         arrays: Arrays,
     ) -> None:
-        """A judge of fresh episodes.
-
-        Args:
-            retention: Skill A, or None.
-            interaction: Skill B, or None.
-            num_worlds: Number of worlds N.
-            max_episode_steps: Control steps after which an episode is truncated.
-            terminate_on_success: Whether success ends the episode.
-            arrays: Where the environment's arrays live.
-        """
-        self.retention, self.interaction = retention, interaction
-        self.max_episode_steps = max_episode_steps
+        self._chain, self._task_steps = chain, task_steps
         self._terminate_on_success = terminate_on_success
-        self._settle_steps = 0 if retention is None else phases.SETTLE_STEPS
+        self._settle_steps = phases.SETTLE_STEPS if chain.is_composite else 0
+        self._longest = longest_episode(chain, task_steps)
+        if max_episode_steps is not None:
+            self._longest = min(self._longest, max_episode_steps)
         self._arrays, self._xp = arrays, arrays.xp
         whole = arrays.xp.int64
-        self._streak = arrays.zeros(num_worlds, dtype=whole)
+        self._streak, self._stage, self._stage_since, self._outcome = (
+            arrays.zeros(num_worlds, dtype=whole) for _ in range(4)
+        )
         self._done_since = arrays.full((num_worlds,), -1, dtype=whole)
         self._best_progress = arrays.zeros(num_worlds)
-        self._outcome = arrays.zeros(num_worlds, dtype=whole)
+
+    @property
+    def stage(self) -> Array:
+        """Index of the interaction in turn (N,)."""
+        return self._stage
 
     def memory(self) -> list[Array]:
         """What a judge remembers of its episodes, each (N,)."""
-        return [self._streak, self._done_since, self._best_progress, self._outcome]
+        counts = [self._streak, self._stage, self._stage_since, self._done_since, self._outcome]
+        return [*counts, self._best_progress]
+
+    def sound(self, elapsed: Array) -> Array:
+        """Whether what is remembered could have come about after so many control steps (N,), bool."""
+        stages, latest = max(1, len(self._chain.interactions)), elapsed
+        within = [
+            (self._streak, 0, latest),
+            (self._stage, 0, stages - 1),
+            (self._stage_since, 0, latest),
+            (self._done_since, -1, latest),
+            (self._outcome, 0, len(phases.OUTCOMES) - 1),
+            (self._best_progress, 0.0, float(stages)),
+        ]
+        return reduce(lambda good, part: good & (part[0] >= part[1]) & (part[0] <= part[2]), within, elapsed >= 0)
 
     def reset(self, worlds: Array) -> None:
         """Begins new episodes in some worlds, a mask (N,)."""
         where = self._xp.where
         self._streak = where(worlds, 0, self._streak)
+        self._stage = where(worlds, 0, self._stage)
+        self._stage_since = where(worlds, 0, self._stage_since)
         self._done_since = where(worlds, -1, self._done_since)
         self._best_progress = where(worlds, 0.0, self._best_progress)
         self._outcome = where(worlds, phases.ONGOING, self._outcome)
 
     def phase(self, elapsed: Array) -> Array:
         """Index into `phases.PHASES` (N,). Single skills know one phase only: interact for B, hold for A."""
-        if self.retention is None or self.interaction is None:
-            return self._arrays.full((len(elapsed),), 0 if self.interaction is None else 2, dtype=self._xp.int64)
         whole = self._xp.int64
+        if not self._chain.is_composite:
+            return self._arrays.full((len(elapsed),), 2 if self._chain.interactions else 0, dtype=whole)
+        elapsed = elapsed - self._stage_since
         return self._xp.astype(elapsed >= phases.HOLD_STEPS, whole) + (elapsed >= phases.INTERACT_FROM)
 
     def judge(self, snapshot: Snapshot, elapsed: Array, is_held_start: Array, diverged: Array) -> Step:
@@ -94,70 +122,80 @@ class Judge:
             is_held_start: Whether the episode started with the object in hand (N,).
             diverged: Worlds whose simulation broke down in this step (N,).
         """
+        xp, where = self._xp, self._xp.where
+        phase = self.phase(elapsed - 1)  # of the action just executed, not of the next one
+        lost_in = where((self._stage > 0) & (phase == 0), phases.LOST_DROP, phases.LOST_INIT + phase)
         held, lost, distance = self._retention(snapshot, is_held_start)
-        done, success, gained = self._progress(snapshot, held, elapsed, is_held_start)
-        success, lost = success & ~diverged, lost | diverged
+        success, failed, gained = self._progress(snapshot, held, elapsed, is_held_start)
+        success, lost, held = success & ~diverged, lost & ~diverged, held & ~diverged
+        failed = failed & ~(success | lost | diverged)
+        outcome = where(failed, phases.B_FAIL, self._arrays.full((len(success),), phases.ONGOING, xp.int64))
+        self._outcome = where(success, phases.SUCCESS, where(lost, lost_in, outcome))
         terminated = lost | (success & self._terminate_on_success)
-        truncated = (elapsed >= self.max_episode_steps) & ~terminated
-        self._outcome = self._outcomes(success, lost, truncated, elapsed)
-        terms = {
-            "retention": -distance, "progress": gained, "success": self._xp.astype(success, self._arrays.float)
-        }  # fmt: skip
-        info: dict[str, Array] = {
-            "success": success,
-            "is_success": fresh(success),
-            "task_a_held": held & ~diverged,
-            "task_b_done": done & ~diverged,
-            "outcome": fresh(self._outcome),
-            "elapsed_steps": fresh(elapsed),
-            "unstable": fresh(diverged),
-        }
-        info |= {f"reward_terms/{name}": value for name, value in terms.items()}
-        return Step(terms["retention"] + terms["progress"] + terms["success"], terminated, truncated, info)
+        truncated = (failed | (elapsed >= self._longest) | diverged) & ~terminated
+        terms = {"retention": -distance, "progress": gained, "success": xp.astype(success, self._arrays.float)}
+        terms = {name: where(diverged, 0.0, value) for name, value in terms.items()}
+        return Step(sum(terms.values()), terminated, truncated, self._info(success, held, elapsed, diverged, terms))
 
     def initial_info(self, elapsed: Array, is_held_start: Array) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
         no = self._arrays.zeros(len(elapsed), dtype=self._xp.bool)
-        zero = self._arrays.zeros(len(elapsed))
-        info: dict[str, Array] = {
-            "success": no,
-            "is_success": fresh(no),
-            "task_a_held": fresh(is_held_start),
-            "task_b_done": fresh(no),
-            "outcome": fresh(self._outcome),
-            "elapsed_steps": fresh(elapsed),
-            "unstable": fresh(no),
-        }
-        return info | {f"reward_terms/{name}": fresh(zero) for name in ("retention", "progress", "success")}
+        terms = {name: self._arrays.zeros(len(elapsed)) for name in ("retention", "progress", "success")}
+        return self._info(no, fresh(is_held_start), elapsed, fresh(no), terms)
+
+    def _info(
+        self, success: Array, held: Array, elapsed: Array, diverged: Array, terms: dict[str, Array]
+    ) -> dict[str, Array]:
+        info: dict[str, Array] = {"success": success, "is_success": fresh(success), "task_a_held": held}
+        for index, key in enumerate(self._chain.task_keys or ("task_b",)):
+            done = (self._stage > index) | ((self._stage == index) & (self._done_since >= 0))
+            info[f"{key}_done"] = done & ~diverged
+        info |= {"outcome": fresh(self._outcome), "elapsed_steps": fresh(elapsed), "unstable": fresh(diverged)}
+        return info | {f"reward_terms/{name}": value for name, value in terms.items()}
 
     def _retention(self, snapshot: Snapshot, is_held_start: Array) -> tuple[Array, Array, Array]:
         """Held, lost and the object's distance from its hold target (m), each (N,)."""
-        xp, n = self._xp, len(is_held_start)
-        if self.retention is None:
+        xp, n, skill = self._xp, len(is_held_start), self._chain.retention
+        if skill is None:
             held = self._arrays.full((n,), True, dtype=xp.bool)
             return held, ~held, self._arrays.zeros(n)
         offset = snapshot.sensors["object_position"] - snapshot.hold_target
         distance = xp.sqrt(xp.sum(offset * offset, axis=-1))
         height = snapshot.sensors["object_world_position"][:, 2]
-        kept = (distance <= phases.RETENTION_RADIUS) & (height >= phases.DROP_HEIGHT)
-        achieved = self.retention.achieved(snapshot)
+        kept = (distance <= skill.RETENTION_RADIUS) & (height >= skill.DROP_HEIGHT)
+        achieved = skill.achieved(snapshot)
         self._streak = xp.where(achieved, self._streak + 1, 0)
         return xp.where(is_held_start, kept, achieved), ~kept & is_held_start, distance
 
     def _progress(
         self, snapshot: Snapshot, held: Array, elapsed: Array, is_held_start: Array
     ) -> tuple[Array, Array, Array]:
-        """B done, success and progress gained, each (N,)."""
-        if self.interaction is None:
-            assert self.retention is not None
-            success = (self._streak >= self.retention.STREAK) & ~is_held_start
-            nowhere = self._arrays.zeros(len(held), dtype=self._xp.bool)
-            return nowhere, success, self._gain(self.retention.progress(snapshot))
-        done_now = self.interaction.done(snapshot) & held & (self._done_since < 0)
-        self._done_since = self._xp.where(done_now, elapsed, self._done_since)
+        """Success, failure and progress gained, each (N,); moves on to the next stage."""
+        chain, where = self._chain, self._xp.where
+        late = elapsed - self._stage_since >= self._task_steps
+        if not chain.interactions:
+            assert chain.retention is not None
+            success = (self._streak >= chain.retention.STREAK) & ~is_held_start
+            return success, late, self._gain(chain.retention.progress(snapshot))
+        views = [snapshot.at(place, snapshot.offset) for place in chain.interaction_places]
+        both = list(zip(chain.interactions, views, strict=True))
+        done_now = self._in_turn([skill.done(view) for skill, view in both])
+        progress = self._stage + self._in_turn([skill.progress(view) for skill, view in both])
+        self._done_since = where(done_now & held & (self._done_since < 0), elapsed, self._done_since)
         done = self._done_since >= 0
-        success = done & held & (elapsed - self._done_since >= self._settle_steps)
-        return done, success, self._gain(self.interaction.progress(snapshot))
+        through = done & held & (elapsed - self._done_since >= self._settle_steps)
+        gained = self._gain(progress)
+        last = self._stage == len(chain.interactions) - 1
+        onward = through & ~last
+        self._stage_since = where(onward, self._done_since, self._stage_since)
+        self._done_since = where(onward, -1, self._done_since)
+        self._stage = where(onward, self._stage + 1, self._stage)
+        return through & last, late & ~done, gained
+
+    def _in_turn(self, values: list[Array]) -> Array:
+        """Of one value (N,) per interaction, that of each world's interaction in turn."""
+        numbered = list(enumerate(values))[1:]
+        return reduce(lambda chosen, item: self._xp.where(self._stage == item[0], item[1], chosen), numbered, values[0])
 
     def _gain(self, progress: Array) -> Array:
         """Progress beyond the best so far: telescopes to the best progress of the episode."""
@@ -165,9 +203,16 @@ class Judge:
         gained, self._best_progress = best - self._best_progress, best
         return gained
 
-    def _outcomes(self, success: Array, lost: Array, truncated: Array, elapsed: Array) -> Array:
-        where = self._xp.where
-        # The phase of the action just executed, not of the next one.
-        lost_in = phases.LOST_INIT + self.phase(elapsed - 1)
-        outcome = where(truncated, phases.B_FAIL, self._arrays.full((len(success),), phases.ONGOING, self._xp.int64))
-        return where(success, phases.SUCCESS, where(lost, lost_in, outcome))
+
+def longest_episode(chain: Chain, task_steps: int) -> int:
+    """Control steps after which every episode is over."""
+    if not chain.is_composite:
+        return task_steps
+    return len(chain.interactions) * task_steps + phases.SETTLE_STEPS
+
+
+def default_task_steps(chain: Chain) -> int:
+    """Control steps in which each stage must be done, unless said otherwise."""
+    if chain.is_composite:
+        return phases.INTERACTION_STEPS
+    return next(iter(chain.skills.values())).MAX_STEPS

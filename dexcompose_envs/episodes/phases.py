@@ -9,14 +9,9 @@ TRANSITION_STEPS = 40
 """Control steps in which released fingers open and the wrist travels to the interaction skill's start."""
 INTERACT_FROM = HOLD_STEPS + TRANSITION_STEPS
 SETTLE_STEPS = 10
-"""Control steps for which the object must still be held after the interaction succeeded."""
-COMPOSITE_STEPS = 200
-"""Default length of a composite episode, in control steps."""
-
-RETENTION_RADIUS = 0.05
-"""d_ret: largest distance of a held object from its hold target in the palm frame, m."""
-DROP_HEIGHT = 0.03
-"""h_drop: least height of a held object's centre above the table, m."""
+"""Control steps for which the object must still be held after an interaction succeeded."""
+INTERACTION_STEPS = 200
+"""Control steps in which an interaction must be done in a composite, counted from the start or the one before."""
 
 OUTCOMES = ("ongoing", "success", "init", "transition", "drop", "b_fail")
 ONGOING, SUCCESS, LOST_INIT, LOST_TRANSITION, LOST_DROP, B_FAIL = range(len(OUTCOMES))

@@ -1,4 +1,4 @@
-"""First states, complete: with what a forward pass of native MuJoCo says of them, each as one row of numbers.
+"""Rows: first states, complete, with what a forward pass of native MuJoCo says of them, each one row of numbers.
 
 The pass runs on the host whichever engine steps the worlds. An engine that lives on a GPU thus restarts worlds by
 copying rows that lie there already; it needs no extra pass, and observations of a start are the same on every engine.
@@ -67,16 +67,12 @@ class FirstStates:
         rows = np.zeros((len(starts.qpos), self.width))
         part = {name: rows[:, columns] for name, columns in self.columns.items()}
         part["qpos"][:], part["qvel"][:], part["targets"][:] = starts.qpos, starts.qvel, starts.targets
-        if starts.fixture_pose is not None:
-            part["fixture_pose"][:] = starts.fixture_pose
+        part["fixture_pose"][:] = starts.fixture_pose
         self._forward(part)
         part["shake"][:] = starts.shake.reshape(len(rows), -1)
         part["previous_action"][:] = hand.normalize(starts.targets)
         part["reference"][:] = starts.reference
-        if starts.hold_target is not None:
-            part["hold_target"][:] = starts.hold_target
-        elif "object_position" in self._sensors:
-            part["hold_target"][:] = part["sensordata"][:, self._sensors["object_position"]]
+        part["hold_target"][:] = starts.hold_target
         part["is_held_start"][:] = starts.is_held
         return rows
 
@@ -86,7 +82,7 @@ class FirstStates:
         row[self.columns["qpos"]] = self._model.qpos0
         if self._model.nmocap:
             data = mujoco.MjData(self._model)
-            row[self.columns["fixture_pose"]] = np.concatenate([data.mocap_pos[0], data.mocap_quat[0]])
+            row[self.columns["fixture_pose"]] = np.hstack([data.mocap_pos, data.mocap_quat]).ravel()
         return row
 
     def _forward(self, part: dict[str, NDArray[np.float64]]) -> None:
@@ -107,9 +103,8 @@ class FirstStates:
         while (row := next(tickets)) < len(part["qpos"]):
             mujoco.mj_resetData(self._model, data)
             data.qpos[:], data.qvel[:], data.ctrl[:] = part["qpos"][row], part["qvel"][row], part["targets"][row]
-            if self._model.nmocap:
-                pose = part["fixture_pose"][row]
-                data.mocap_pos[0], data.mocap_quat[0] = pose[:3], pose[3:]
+            pose = part["fixture_pose"][row].reshape(-1, 7)
+            data.mocap_pos[:], data.mocap_quat[:] = pose[:, :3], pose[:, 3:]
             mujoco.mj_forward(self._model, data)
             part["warmstart"][row], part["sensordata"][row] = data.qacc, data.sensordata
 

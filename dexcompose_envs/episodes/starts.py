@@ -1,4 +1,4 @@
-"""First states of episodes. They are drawn on the host, one generator per world, whichever engine then runs them."""
+"""Drawing how episodes start: on the host, one generator per world, whichever engine then runs them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
+from dexcompose_envs.checks import one_of
 from dexcompose_envs.episodes import base_shake
-from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.held_states import HeldStateError, HeldStateLibrary
 from dexcompose_envs.scene import Scene, build_scene
-from dexcompose_envs.skills.base import InteractionTask, RetentionTask
 
 STARTS = ("held", "scratch")
 SPLITS = ("all", "train", "test")
@@ -29,25 +30,21 @@ class Starts:
         qpos: (M, nq).
         qvel: (M, nv).
         targets: Position targets (M, 28), m and rad.
-        fixture_pose: (M, 7) position in m and quaternion with w first; None in scenes without a fixture.
+        fixture_pose: (M, 7 k) position in m and quaternion with w first of each of the k fixtures.
         shake: Base shake (M, *base_shake.SHAPE).
         reference: q_ref (M, 22), normalised; zeros where the object isn't held.
-        hold_target: (M, 3) object position in the palm frame that counts as held, m; None where the object lies on the
-            table: there it is where the object is seen at the start.
+        hold_target: (M, 3) object position in the palm frame that counts as held, m; zeros without an object.
+        is_held: Whether these episodes start with the object in hand.
     """
 
     qpos: NDArray[np.float64]
     qvel: NDArray[np.float64]
     targets: NDArray[np.float64]
-    fixture_pose: NDArray[np.float64] | None
+    fixture_pose: NDArray[np.float64]
     shake: NDArray[np.float64]
     reference: NDArray[np.float64]
-    hold_target: NDArray[np.float64] | None
-
-    @property
-    def is_held(self) -> bool:
-        """Whether these episodes start with the object in hand."""
-        return self.hold_target is not None
+    hold_target: NDArray[np.float64]
+    is_held: bool
 
 
 class StartSampler:
@@ -55,27 +52,20 @@ class StartSampler:
 
     Args:
         scene: The compiled scene.
-        retention: Skill A, or None.
-        interaction: Skill B, or None.
         shake: Scale of the base shake.
         held_split: Part of the held-state library that starts are drawn from.
         held_states: Library, path or None for the shipped one; loaded when first needed.
+
+    Raises:
+        UsageError: On an unknown split.
     """
 
     def __init__(
-        self,
-        scene: Scene,
-        retention: RetentionTask | None,
-        interaction: InteractionTask | None,
-        shake: float,
-        held_split: str,
-        held_states: HeldStateLibrary | str | Path | None,
+        self, scene: Scene, shake: float, held_split: str, held_states: HeldStateLibrary | str | Path | None
     ) -> None:
-        if held_split not in SPLITS:
-            raise ValueError(f"unknown held_split {held_split!r}; expected one of {', '.join(SPLITS)}")
-        self._retention, self._interaction = retention, interaction
-        self._shake, self._split, self._source = shake, held_split, held_states
-        self._model = scene.model
+        self._split = one_of("held_split", held_split, SPLITS)
+        self._chain, self._model = scene.chain, scene.model
+        self._shake, self._source = shake, held_states
         self._adr = _addresses(scene.model)
 
     @cached_property
@@ -83,28 +73,31 @@ class StartSampler:
         """The held-state library.
 
         Raises:
-            HeldStateError: If it is missing or doesn't fit this environment.
+            HeldStateError: If it is missing or belongs to another skill or model.
         """
+        if self._chain.retention is None:
+            raise UsageError(f"{self._chain.name} holds no object, so it has no held states")
         from dexcompose_envs import __version__
 
-        if isinstance(self._source, HeldStateLibrary):
-            return self._source
-        assert self._retention is not None
-        model_hash = build_scene(self._retention.name, None).model_hash
-        source = self._source or self._retention.name
-        return HeldStateLibrary.load(source, env_version=__version__, model_hash=model_hash)
+        skill = self._chain.retention.name
+        model_hash = build_scene(skill).model_hash
+        if not isinstance(self._source, HeldStateLibrary):
+            return HeldStateLibrary.load(self._source or skill, env_version=__version__, model_hash=model_hash)
+        if self._source.skill != skill:
+            raise HeldStateError(f"held_states are of {self._source.skill}; expected {skill}'s")
+        return self._source
 
-    def check(self, start: str) -> None:
-        """Refuses a start that doesn't exist or doesn't fit the skills.
+    def check(self, start: str, held_index: NDArray[np.int64] | None = None) -> None:
+        """Refuses a start that doesn't exist or doesn't fit the skills, and a row of the library where none is used.
 
         Raises:
-            ValueError: With the start and what was expected.
+            UsageError: With what came and what was expected.
         """
-        if start not in STARTS:
-            raise ValueError(f"unknown start {start!r}; expected one of {', '.join(STARTS)}")
-        if start == "held" and self._retention is None:
-            assert self._interaction is not None
-            raise ValueError(f"start='held' needs a retention skill; {self._interaction.name} has none")
+        one_of("start", start, STARTS)
+        if start == "held" and self._chain.retention is None:
+            raise UsageError(f"start='held' needs a retention skill; {self._chain.name} has none")
+        if start != "held" and held_index is not None:
+            raise UsageError(f"held_index is given, but these episodes start with start={start!r}; expected 'held'")
 
     def draw(
         self, rngs: Sequence[np.random.Generator], start: str, held_index: NDArray[np.int64] | None = None
@@ -119,29 +112,28 @@ class StartSampler:
         Raises:
             HeldStateError: If the library is missing or doesn't fit this environment.
         """
-        count = len(rngs)
-        qpos = np.tile(self._model.qpos0, (count, 1))
-        qvel = np.zeros((count, self._model.nv))
-        targets = np.zeros((count, hand.NUM_ACTIONS))
+        count, chain, model = len(rngs), self._chain, self._model
+        qpos, qvel = np.tile(model.qpos0, (count, 1)), np.zeros((count, model.nv))
+        targets, hold_target = np.zeros((count, hand.NUM_ACTIONS)), np.zeros((count, 3))
         shake = np.zeros((count, *base_shake.SHAPE))
-        fixture_pose = None if self._interaction is None else np.zeros((count, 7))
+        fixtures = np.zeros((count, len(chain.interactions), 7))
         rows = np.full(count, -1, np.int64)
-        task = self._retention or self._interaction
-        assert task is not None
+        first = next(iter(chain.skills.values()))
         for i, rng in enumerate(rngs):
             shake[i] = base_shake.sample(rng, self._shake)
-            if fixture_pose is not None:
-                assert self._interaction is not None
-                fixture_pose[i] = self._interaction.sample_fixture(rng)
+            for j, skill in enumerate(chain.interactions):
+                fixtures[i, j] = skill.sample_things(rng)
             if start == "held":
                 rows[i] = int(self.library.sample(rng, self._split))
                 continue
-            targets[i] = task.sample_hand(rng)
+            targets[i] = first.sample_hand(rng)
             qpos[i, self._adr.hand_qpos] = targets[i]
-            if self._retention is not None:
-                qpos[i, self._adr.object_qpos] = self._retention.sample_object(rng)
+            if chain.retention is not None:
+                qpos[i, self._adr.object_qpos] = chain.retention.sample_things(rng)
+                hold_target[i] = chain.retention.hold_point
+        fixtures[:, :, :3] += chain.offsets[:, :3]
 
-        reference, hold_target = np.zeros((count, hand.NUM_FINGER_JOINTS)), None
+        reference = np.zeros((count, hand.NUM_FINGER_JOINTS))
         if start == "held":
             held = self.library.take(rows if held_index is None else held_index)
             qpos[:, self._adr.hand_qpos], qvel[:, self._adr.hand_qvel] = held["hand_qpos"], held["hand_qvel"]
@@ -149,7 +141,8 @@ class StartSampler:
             targets, hold_target = held["control"], held["hold_target"]
             whole = np.concatenate([targets[:, : hand.NUM_WRIST], held["reference"]], axis=1)
             reference = hand.normalize(whole)[:, hand.NUM_WRIST :]
-        return Starts(qpos, qvel, targets, fixture_pose, shake, reference, hold_target)
+        pose = fixtures.reshape(count, -1)
+        return Starts(qpos, qvel, targets, pose, shake, reference, hold_target, start == "held")
 
     def held_columns(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """States of hand and object as columns of a held-state library, from qpos (N, nq) and qvel (N, nv)."""
@@ -171,7 +164,7 @@ class _Addresses:
     object_qvel: slice
 
 
-def _addresses(model: Any) -> _Addresses:
+def _addresses(model: mujoco.MjModel) -> _Addresses:
     joints = [model.joint(name) for name in hand.ACTION_NAMES]
     names = [model.joint(i).name for i in range(model.njnt)]
     position = velocity = 0

@@ -58,7 +58,8 @@ def measure_capacity(scene: Scene) -> ContactCapacity:
         if "OBJECT_JOINT" in names:
             data.joint("OBJECT_JOINT").qpos[:3] = reach
         if posture % 2 and model.nmocap:
-            data.mocap_pos[0] = reach - data.site("fixture_target").xpos + data.mocap_pos[0]
+            fixture = posture // 2 % model.nmocap
+            data.mocap_pos[fixture] += reach - _top(model, data, fixture)
         elif posture % 2:
             data.joint("WZ").qpos[0] -= palm[2] - 0.03
             if "OBJECT_JOINT" in names:
@@ -66,6 +67,14 @@ def measure_capacity(scene: Scene) -> ContactCapacity:
         mujoco.mj_forward(model, data)
         contacts, rows = max(contacts, data.ncon), max(rows, data.nefc)
     return ContactCapacity(_round_up(MARGIN * contacts, 8), _round_up(MARGIN * rows, 32), (contacts, rows))
+
+
+def _top(model: mujoco.MjModel, data: mujoco.MjData, fixture: int) -> np.ndarray:
+    """Highest geom of a fixture (3,), world: where a hand would touch it."""
+    base = int(np.flatnonzero(model.body_mocapid == fixture)[0])
+    geoms = [geom for geom in range(model.ngeom) if model.body_rootid[model.geom_bodyid[geom]] == base]
+    places = data.geom_xpos[[geom for geom in geoms if model.geom_contype[geom] or model.geom_conaffinity[geom]]]
+    return np.array(places[places[:, 2].argmax()])
 
 
 def _round_up(number: float, multiple: int) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_envs.arrays import Arrays
-from dexcompose_envs.scene import CONTROL_STEP, PHYSICS_STEPS_PER_CONTROL_STEP, Scene
+from dexcompose_envs.scene import Scene
+from dexcompose_envs.timing import CONTROL_STEP, PHYSICS_STEPS_PER_CONTROL_STEP
 
 _STATE = mujoco.mjtState
 # Everything a world needs to go on bit by bit, the solver's warm start included.
@@ -98,9 +99,8 @@ class MujocoCPU:
             mujoco.mj_resetData(self.model, data)
             data.time = CONTROL_STEP  # never 0, to which MuJoCo sets the clock of a diverged world
             data.qpos[:], data.qvel[:], data.ctrl[:] = (parts[name][world] for name in ("qpos", "qvel", "targets"))
-            if self.model.nmocap:
-                pose = parts["fixture_pose"][world]
-                data.mocap_pos[0], data.mocap_quat[0] = pose[:3], pose[3:]
+            pose = parts["fixture_pose"][world].reshape(-1, 7)
+            data.mocap_pos[:], data.mocap_quat[:] = pose[:, :3], pose[:, 3:]
             data.qacc_warmstart[:] = parts["warmstart"][world]
             mujoco.mj_getState(self.model, data, self._states[world], _SPEC)
             self.sensordata[world] = parts["sensordata"][world]

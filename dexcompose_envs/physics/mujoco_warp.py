@@ -19,7 +19,8 @@ from dexcompose_envs.observations import Array
 from dexcompose_envs.physics.base import BackendError
 from dexcompose_envs.physics.contact_capacity import ContactCapacity, measure_capacity
 from dexcompose_envs.physics.warp_device import array_bytes, check_device, check_memory, load_warp
-from dexcompose_envs.scene import PHYSICS_STEPS_PER_CONTROL_STEP, Scene
+from dexcompose_envs.scene import Scene
+from dexcompose_envs.timing import PHYSICS_STEPS_PER_CONTROL_STEP
 
 DIVERGED = 1e10
 """Positions and velocities beyond this count as diverged, as in native MuJoCo."""
@@ -104,8 +105,7 @@ class MujocoWarp:
         self._overflow = to_torch(data.overflow)
         if self.arrays.is_cuda:
             self._warp.synchronize_device()  # what was made on Warp's stream is used on torch's
-        fixture_size = 0 if self._fixture is None else 7
-        self.state_size = fixture_size + sum(part.shape[1] for part in self._state.values())
+        self.state_size = 7 * self.model.nmocap + sum(part.shape[1] for part in self._state.values())
 
     def _make_data(self, num_worlds: int) -> Any:
         room = self.capacity
@@ -171,9 +171,9 @@ class MujocoWarp:
             part.copy_(choose(worlds, parts[name], part))
         if self._fixture is not None:
             position, rotation = self._fixture
-            pose = parts["fixture_pose"]
-            position.copy_(choose(worlds, pose[:, None, :3], position))
-            rotation.copy_(choose(worlds, pose[:, None, 3:], rotation))
+            pose = parts["fixture_pose"].reshape(self.num_worlds, -1, 7)
+            position.copy_(choose(worlds, pose[:, :, :3], position))
+            rotation.copy_(choose(worlds, pose[:, :, 3:], rotation))
         self.sensordata.copy_(choose(worlds, parts["sensordata"], self.sensordata))
 
     def problem(self) -> Array:
@@ -199,23 +199,22 @@ class MujocoWarp:
 
     def get_state(self) -> Array:
         """See `Engine.get_state`."""
-        parts = [*self._state.values()]
-        if self._fixture is not None:
-            parts += [part[:, 0] for part in self._fixture]
-        return self.arrays.xp.concat(parts, axis=-1)
+        return self.arrays.xp.concat([part.reshape(self.num_worlds, -1) for part in self._parts()], axis=-1)
 
     def set_state(self, state: Array, worlds: Array) -> None:
         """See `Engine.set_state`."""
         self._set(worlds, state)
 
     def _set(self, worlds: Array, state: Array) -> None:
-        parts = [*self._state.values()]
-        if self._fixture is not None:
-            parts += [part[:, 0] for part in self._fixture]
         start = 0
-        for part in parts:
-            part[worlds] = state[:, start : start + part.shape[1]]
-            start += part.shape[1]
+        for part in self._parts():
+            size = part[0].numel()
+            part[worlds] = state[:, start : start + size].reshape(-1, *part.shape[1:])
+            start += size
+
+    def _parts(self) -> list[Array]:
+        """Everything that a state consists of, each (N, ...)."""
+        return [*self._state.values(), *(self._fixture or ())]
 
     def qpos(self) -> Array:
         """See `Engine.qpos`."""
@@ -231,8 +230,8 @@ class MujocoWarp:
         data.qvel[:] = to_numpy(self._state["qvel"][world])
         data.ctrl[:] = to_numpy(self._state["targets"][world])
         if self._fixture is not None:
-            data.mocap_pos[0] = to_numpy(self._fixture[0][world, 0])
-            data.mocap_quat[0] = to_numpy(self._fixture[1][world, 0])
+            data.mocap_pos[:] = to_numpy(self._fixture[0][world])
+            data.mocap_quat[:] = to_numpy(self._fixture[1][world])
         mujoco.mj_forward(self.model, data)
 
     def close(self) -> None:

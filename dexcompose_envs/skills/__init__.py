@@ -1,51 +1,165 @@
-"""The skills, by name. A composite is one retention and one interaction skill; nothing is written per pair."""
+"""The skills by name, one file each in `retention/` and `interaction/`; nothing is written per pair.
+
+Whatever stands in those two folders is found. Other code adds a skill with `register_skill`.
+"""
 
 from __future__ import annotations
 
-from dexcompose_envs.skills.base import InteractionTask, RetentionTask
-from dexcompose_envs.skills.interaction.push_button import PushButton
-from dexcompose_envs.skills.retention.grasp_ball import GraspBall
-from dexcompose_envs.skills.retention.pick_stick import PickStick
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
-_RETENTION: dict[str, type[RetentionTask]] = {task.name: task for task in (GraspBall, PickStick)}
-_INTERACTION: dict[str, type[InteractionTask]] = {task.name: task for task in (PushButton,)}
+from dexcompose_envs.agent import Agent
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.skills import interaction, retention
+from dexcompose_envs.skills.base import InteractionSkill, RetentionSkill, Skill
 
-RETENTION_SKILLS = tuple(_RETENTION)
-INTERACTION_SKILLS = tuple(_INTERACTION)
-SKILLS = RETENTION_SKILLS + INTERACTION_SKILLS
-PAIRS = tuple((a, b) for a in RETENTION_SKILLS for b in INTERACTION_SKILLS)
+__all__ = [
+    "make_expert",
+    "make_interaction",
+    "make_retention",
+    "make_skill",
+    "pair_names",
+    "parse_chain",
+    "parse_pair",
+    "register_skill",
+    "skill_names",
+]
+
+KINDS = ("retention", "interaction")
 
 
-def make_retention(name: str) -> RetentionTask:
+def _shipped() -> Iterator[type[Skill]]:
+    for package in (retention, interaction):
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            for value in vars(import_module(module.name)).values():
+                if isinstance(value, type) and issubclass(value, Skill) and value.__module__ == module.name:
+                    yield value
+
+
+_SKILLS: dict[str, type[Skill]] = {skill.name: skill for skill in _shipped()}
+
+
+def register_skill(skill: type[Skill]) -> None:
+    """Adds a skill and the Gymnasium ids of the skill and all its pairs.
+
+    Args:
+        skill: A concrete `RetentionSkill` or `InteractionSkill`.
+
+    Raises:
+        UsageError: If there is a skill of that name, or the name doesn't fit into an id.
+    """
+    if not skill.name.isidentifier():
+        raise UsageError(f"skill is named {skill.name!r}; expected letters and digits, as in 'PushButton'")
+    if skill.name in _SKILLS:
+        raise UsageError(f"there is a skill named {skill.name!r} already: {_SKILLS[skill.name].__qualname__}")
+    _SKILLS[skill.name] = skill
+    from dexcompose_envs.registration import register_envs
+
+    register_envs()
+
+
+def skill_names(kind: str | None = None) -> tuple[str, ...]:
+    """Names of all skills, retention skills first.
+
+    Args:
+        kind: "retention" or "interaction" for those alone.
+    """
+    return tuple(
+        name for wanted in KINDS for name, skill in _SKILLS.items() if skill.kind == wanted and kind in (None, wanted)
+    )
+
+
+def pair_names() -> tuple[str, ...]:
+    """Names of all pairs of a retention and an interaction skill, such as "GraspBall-PushButton"."""
+    return tuple(f"{a}-{b}" for a in skill_names("retention") for b in skill_names("interaction"))
+
+
+def make_skill(name: str) -> Skill:
+    """The skill of that name.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    return _make(name, None)
+
+
+def make_retention(name: str) -> RetentionSkill:
     """The retention skill of that name.
 
     Raises:
-        ValueError: If there is none.
+        UsageError: If there is none.
     """
-    if name not in _RETENTION:
-        raise ValueError(f"unknown retention skill {name!r}; expected one of {', '.join(RETENTION_SKILLS)}")
-    return _RETENTION[name]()
+    skill = _make(name, "retention")
+    assert isinstance(skill, RetentionSkill)
+    return skill
 
 
-def make_interaction(name: str) -> InteractionTask:
+def make_interaction(name: str) -> InteractionSkill:
     """The interaction skill of that name.
 
     Raises:
-        ValueError: If there is none.
+        UsageError: If there is none.
     """
-    if name not in _INTERACTION:
-        raise ValueError(f"unknown interaction skill {name!r}; expected one of {', '.join(INTERACTION_SKILLS)}")
-    return _INTERACTION[name]()
+    skill = _make(name, "interaction")
+    assert isinstance(skill, InteractionSkill)
+    return skill
+
+
+def make_expert(name: str) -> Agent:
+    """The scripted expert of a skill.
+
+    Raises:
+        UsageError: If there is no such skill.
+    """
+    return make_skill(name).expert()
+
+
+def _make(name: str, kind: str | None) -> Skill:
+    known = skill_names(kind)
+    if name not in known:
+        what = "skill" if kind is None else f"{kind} skill"
+        raise UsageError(f"unknown {what} {name!r}; expected one of {', '.join(known)}")
+    return _SKILLS[name]()
+
+
+def parse_chain(name: str) -> tuple[str | None, tuple[str, ...]]:
+    """Splits a skill's or a chain's name into its retention skill, if any, and its interaction skills in turn.
+
+    Raises:
+        UsageError: If a part is no skill, or stands where it can't.
+    """
+    parts = str(name).split("-")
+    first = make_skill(parts[0])
+    if first.kind == "interaction" and len(parts) > 1:
+        known = ", ".join(skill_names("retention"))
+        raise UsageError(f"{name!r} begins with {parts[0]!r}; expected a retention skill first: one of {known}")
+    if first.kind == "interaction":
+        return None, (first.name,)
+    return first.name, tuple(make_interaction(part).name for part in parts[1:])
 
 
 def parse_pair(pair: str) -> tuple[str, str]:
     """Splits "GraspBall-PushButton" into its two skills.
 
     Raises:
-        ValueError: If the pair is not one of `PAIRS`.
+        UsageError: If that is no pair.
     """
-    parts = tuple(pair.split("-"))
-    if parts not in PAIRS:
-        known = ", ".join("-".join(p) for p in PAIRS)
-        raise ValueError(f"unknown pair {pair!r}; expected one of {known}")
-    return parts[0], parts[1]
+    if pair not in pair_names():
+        raise UsageError(f"unknown pair {pair!r}; expected one of {', '.join(pair_names())}")
+    a, b = pair.split("-")
+    return a, b
+
+
+def __getattr__(name: str) -> Any:
+    """The names as constants, which a registration changes."""
+    constants = {
+        "RETENTION_SKILLS": lambda: skill_names("retention"),
+        "INTERACTION_SKILLS": lambda: skill_names("interaction"),
+        "SKILLS": skill_names,
+        "PAIRS": lambda: tuple(parse_pair(pair) for pair in pair_names()),
+    }
+    if name not in constants:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return constants[name]()

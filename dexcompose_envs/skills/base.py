@@ -1,4 +1,4 @@
-"""What a skill must say of itself: its things in the scene, its start, what is seen of it, and when it is done."""
+"""What a skill says of itself: its things in the scene, its start, what is seen of it, when it is done, its expert."""
 
 from __future__ import annotations
 
@@ -11,97 +11,128 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
+from dexcompose_envs.agent import Agent
 from dexcompose_envs.observations import Array, Snapshot, Term
-
-OBJECT = "object"
-"""Body name of the held object in every scene."""
-FIXTURE = "fixture"
-"""Body name of the fixture's movable-by-reset base in every scene; its moving part hangs below it."""
 
 
 @dataclass(frozen=True)
-class SurfaceFriction:
-    """Contact properties of an object: sliding, torsional (m), rolling (m), contact dimensions."""
+class Things:
+    """Where a skill puts its things, and how they are named: each place of a chain has a prefix of its own.
 
-    sliding: float = 0.6
-    torsional: float = 0.01
-    rolling: float = 1e-4
-    condim: int = 4
+    Attributes:
+        body: Body to build on: the free body of a held object, or the fixture's base, which resets move about.
+        prefix: Prefix of the names, such as "b_".
+    """
+
+    body: mujoco.MjsBody
+    prefix: str
+
+    def name(self, name: str) -> str:
+        """The name that a body, geom, joint or site of this skill has in the scene."""
+        return self.prefix + name
 
 
-class RetentionTask(ABC):
+class Skill(ABC):
+    """One skill. A subclass says everything about it in its class attributes and methods, in one file.
+
+    Named joints and sites of its things become sensors: `snapshot.joint(name)` (N,) and `snapshot.site(name)` (N, 3).
+    """
+
+    name: ClassVar[str]
+    DESCRIPTION: ClassVar[str]
+    """One sentence, for people and for prompts."""
+    joints: ClassVar[tuple[str, ...]] = ()
+    """Articulated joints of its things that are observed."""
+    sites: ClassVar[tuple[str, ...]] = ()
+    """Places on its things that are observed."""
+    MAX_STEPS: ClassVar[int] = 150
+    """Control steps in which the skill alone must be done."""
+    EXECUTE_STEPS: ClassVar[int] = 16
+    """Actions that its base policy executes before it plans again."""
+    FINGER_DROPOUT: ClassVar[float] = 0.0
+    """Probability, per finger, that its base policy learns to act without seeing that finger's joints."""
+    kind: ClassVar[str]
+    """"retention" or "interaction"."""
+    observation_key: ClassVar[str]
+    """Where its base policy and its expert find their observation in the skill's own environment."""
+
+    @abstractmethod
+    def build(self, things: Things) -> None:
+        """Adds its geoms, joints and sites to the scene."""
+
+    @property
+    @abstractmethod
+    def nominal_pose(self) -> NDArray[np.float64]:
+        """Middle of where its thing stands at the start (7,): position in m, quaternion with w first."""
+
+    @abstractmethod
+    def sample_things(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draws where its thing stands at the start (7,): position in m, quaternion with w first."""
+
+    @abstractmethod
+    def sample_hand(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draws the hand's start (28,): joint positions in m and rad, `hand.ACTION_NAMES` order."""
+
+    @property
+    @abstractmethod
+    def terms(self) -> tuple[Term, ...]:
+        """Task geometry that follows the joint positions in the skill's observation."""
+
+    @abstractmethod
+    def progress(self, snapshot: Snapshot) -> Array:
+        """How far the skill has come (N,), in [0, 1]."""
+
+    @abstractmethod
+    def expert(self) -> Agent:
+        """A scripted expert that demonstrates the skill in its own environment."""
+
+
+class RetentionSkill(Skill):
     """A skill that ends with an object held in the hand.
 
     Subclasses define success for a world in their class docstring and in `achieved`. The environment declares success
     when `achieved` was true for `STREAK` control steps in a row.
     """
 
-    name: ClassVar[str]
-    MAX_STEPS: ClassVar[int] = 150
+    kind = "retention"
+    observation_key = "task_a"
     STREAK: ClassVar[int] = 10
-    CONDIM: ClassVar[int] = 4
+    RETENTION_RADIUS: ClassVar[float] = 0.05
+    """d_ret: largest distance of the held object from its hold target in the palm frame, m."""
+    DROP_HEIGHT: ClassVar[float] = 0.03
+    """h_drop: least height of the held object's centre above the table, m."""
+
+    @property
+    @abstractmethod
+    def hold_point(self) -> NDArray[np.float64]:
+        """Where in the palm frame (3,) the object's centre is to be held, m; a held state's own place replaces it."""
 
     @abstractmethod
-    def add_object(self, spec: mujoco.MjSpec) -> None:
-        """Adds the free body `OBJECT` to the scene."""
-
-    @abstractmethod
-    def sample_object(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draws the object's start pose (7,): position in m, quaternion with w first."""
+    def achieved(self, snapshot: Snapshot) -> Array:
+        """Whether the object is where the skill should bring it (N,), bool."""
 
     def sample_hand(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draws the hand's start (28,): joint positions in m and rad, `hand.ACTION_NAMES` order."""
+        """Draws an open hand behind and above the middle of the table."""
         start = np.concatenate([[-0.09, -0.03, 0.24, 0.0, 0.0, 0.0], hand.OPEN_FINGERS])
         start[:3] += rng.uniform(-0.015, 0.015, 3)
         start[3:6] += rng.uniform(-0.05, 0.05, 3)
         start[6:] += rng.uniform(0.0, 0.05, hand.NUM_FINGER_JOINTS)
         return np.clip(start, hand.ACTION_LOW, hand.ACTION_HIGH)
 
-    @property
-    @abstractmethod
-    def terms(self) -> tuple[Term, ...]:
-        """Task geometry that follows the joint positions in `task_a`."""
 
-    @abstractmethod
-    def achieved(self, snapshot: Snapshot) -> Array:
-        """Whether the object is where the skill should bring it (N,), bool."""
+class InteractionSkill(Skill):
+    """A skill that works a fixture with one or more articulated joints."""
 
-    @abstractmethod
-    def progress(self, snapshot: Snapshot) -> Array:
-        """How far the skill has come (N,), in [0, 1]."""
-
-
-class InteractionTask(ABC):
-    """A skill that works a fixture with one articulated joint named `FIXTURE_JOINT`."""
-
-    name: ClassVar[str]
-    MAX_STEPS: ClassVar[int] = 150
-
-    @abstractmethod
-    def add_fixture(self, spec: mujoco.MjSpec) -> None:
-        """Adds the mocap body `FIXTURE` with its articulated part to the scene."""
-
-    @abstractmethod
-    def sample_fixture(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draws the fixture's pose (7,): position in m, quaternion with w first."""
+    kind = "interaction"
+    observation_key = "task_b"
+    FINGER_DROPOUT = 0.5
+    RESIDUAL_BOUND: ClassVar[tuple[float, float, float]] = (0.03, 0.15, 0.2)
+    """beta_B of Eq. 10: wrist position (m), wrist Euler angles (rad), released fingers' joints (rad)."""
 
     @property
     @abstractmethod
     def start_pose(self) -> NDArray[np.float64]:
         """Nominal hand pose (28,) from which the skill starts, m and rad: the end of a composite's transition."""
-
-    @abstractmethod
-    def sample_hand(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draws the hand's start (28,) around `start_pose`."""
-
-    @property
-    @abstractmethod
-    def terms(self) -> tuple[Term, ...]:
-        """Task geometry that follows the joint positions in `task_b`."""
-
-    @abstractmethod
-    def progress(self, snapshot: Snapshot) -> Array:
-        """How far the articulated joint has moved towards the goal (N,), in [0, 1]."""
 
     @abstractmethod
     def done(self, snapshot: Snapshot) -> Array:

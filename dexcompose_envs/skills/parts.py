@@ -1,16 +1,13 @@
-"""Materials, geoms and the arena: the parts that every scene is put together from."""
+"""Geoms with explicit collision bits, their contact properties, and materials: what things are put together from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import mujoco
-import numpy as np
 
 from dexcompose_envs.hand import CONTACT_TIME, HAND_BIT, OBJECT_BIT
-
-if TYPE_CHECKING:
-    from dexcompose_envs.skills.base import SurfaceFriction
 
 OBJECT_COLLISION = (OBJECT_BIT, HAND_BIT)
 """Held objects touch the hand, the table and fixtures."""
@@ -24,15 +21,15 @@ _SHAPES = {
     "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
 }
 
-# name: (rgba, specular, shininess, reflectance)
-_MATERIALS = {
-    "tennis": ((0.80, 0.88, 0.16, 1), 0.2, 0.3, 0.0),
-    "wood": ((0.72, 0.50, 0.28, 1), 0.2, 0.3, 0.0),
-    "signal_red": ((0.82, 0.11, 0.10, 1), 0.6, 0.7, 0.0),
-    "steel": ((0.62, 0.65, 0.69, 1), 0.7, 0.6, 0.0),
-    "graphite": ((0.16, 0.17, 0.19, 1), 0.4, 0.5, 0.0),
-    "table_edge": ((0.30, 0.27, 0.25, 1), 0.2, 0.2, 0.0),
-}
+
+@dataclass(frozen=True)
+class SurfaceFriction:
+    """Contact properties of a surface: sliding, torsional (m), rolling (m), contact dimensions."""
+
+    sliding: float = 0.6
+    torsional: float = 0.01
+    rolling: float = 1e-4
+    condim: int = 4
 
 
 def add_geom(
@@ -41,7 +38,7 @@ def add_geom(
     shape: str,
     size: list[float],
     *,
-    friction: SurfaceFriction | None = None,
+    friction: SurfaceFriction = SurfaceFriction(),
     collision: tuple[int, int] = (0, 0),
     **fields: Any,
 ) -> mujoco.MjsGeom:
@@ -52,62 +49,16 @@ def add_geom(
         name: Unique geom name.
         shape: "box", "cylinder", "capsule" or "sphere".
         size: MuJoCo half sizes of the shape, m.
-        friction: Contact properties; the default is `SurfaceFriction()`'s condim 4 and friction 0.6.
+        friction: Contact properties.
         collision: contype and conaffinity.
-        **fields: Further fields of the geom, such as pos, quat, mass or material.
+        **fields: Further fields of the geom, such as pos, quat, mass, rgba, or a material of `scene/arena.py`.
     """
     padded = [*size, 0.0, 0.0][:3]
     geom = body.add_geom(name=name, type=_SHAPES[shape], size=padded, **fields)
     geom.contype, geom.conaffinity = collision
-    if friction is None:
-        geom.condim, geom.friction = 4, [0.6, 0.01, 1e-4]
-    else:
-        geom.condim = friction.condim
-        geom.friction = [friction.sliding, friction.torsional, friction.rolling]
+    geom.condim = friction.condim
+    geom.friction = [friction.sliding, friction.torsional, friction.rolling]
     geom.solref = [CONTACT_TIME, 1.0]
     if not any(collision) and "mass" not in fields:
         geom.mass = 0.0
     return geom
-
-
-def add_arena(spec: mujoco.MjSpec) -> None:
-    """Adds materials, sky, lights, the table (top at z = 0) and the cameras `overview`, `hand` and `fixture`."""
-    for name, (rgba, specular, shininess, reflectance) in _MATERIALS.items():
-        spec.add_material(name=name, rgba=rgba, specular=specular, shininess=shininess, reflectance=reflectance)
-    texture = mujoco.mjtTexture
-    spec.add_texture(
-        name="sky", type=texture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=[0.93, 0.95, 0.97], rgb2=[0.55, 0.66, 0.78], width=256, height=1536,
-    )  # fmt: skip
-    spec.add_texture(
-        name="table_weave", type=texture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
-        rgb1=[0.72, 0.69, 0.65], rgb2=[0.69, 0.66, 0.62], width=256, height=256,
-    )  # fmt: skip
-    table = spec.add_material(name="table_top", texrepeat=[12, 12], specular=0.15, shininess=0.2, reflectance=0.0)
-    table.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "table_weave"
-
-    world = spec.worldbody
-    solid = FIXTURE_COLLISION
-    add_geom(world, "table", "box", [0.6, 0.5, 0.2], pos=[0.2, 0, -0.2], material="table_top", collision=solid)
-    add_geom(world, "table_rim", "box", [0.61, 0.51, 0.01], pos=[0.2, 0, -0.03], material="table_edge")
-    world.add_light(
-        pos=[-0.3, -0.7, 1.6], dir=[0.3, 0.45, -1.0], castshadow=True, diffuse=[0.50] * 3, ambient=[0.18] * 3,
-        specular=[0.3] * 3,
-    )  # fmt: skip
-    world.add_light(pos=[0.6, 0.9, 1.4], dir=[-0.3, -0.7, -1.0], castshadow=False, diffuse=[0.20, 0.21, 0.24])
-    _add_camera(spec, "overview", [0.50, -0.78, 0.50], [0.14, 0.0, 0.10], 42.0)
-    _add_camera(spec, "hand", [0.12, -0.44, 0.24], [0.02, 0.0, 0.13], 45.0)
-    _add_camera(spec, "fixture", [0.66, -0.34, 0.26], [0.34, 0.0, 0.09], 42.0)
-
-
-def _add_camera(
-    spec: mujoco.MjSpec, name: str, position: list[float], target: list[float], field_of_view: float
-) -> None:
-    """A fixed camera looking from `position` at `target` with z up."""
-    back = np.subtract(position, target)
-    back /= np.linalg.norm(back)
-    right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right)
-    quat = np.zeros(4)
-    mujoco.mju_mat2Quat(quat, np.stack([right, np.cross(back, right), back], axis=1).flatten())
-    spec.worldbody.add_camera(name=name, pos=position, quat=quat, fovy=field_of_view)

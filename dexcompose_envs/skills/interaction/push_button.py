@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import mujoco
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
 from dexcompose_envs.observations import Array, Snapshot, Term
-from dexcompose_envs.skills.base import FIXTURE, InteractionTask
+from dexcompose_envs.skills.base import InteractionSkill, Things
+from dexcompose_envs.skills.expert import Expert, Pace, seen_from_palm
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
+from dexcompose_envs.skills.postures import INDEX_TIP, curl_others, draw_in
+from dexcompose_envs.skills.terms import palm_to_site, share, tip_to_site
+from dexcompose_envs.skills.trajectories import Waypoint
 
 
-class PushButton(InteractionTask):
+class PushButton(InteractionSkill):
     """A round button of 44 mm diameter on a 60 mm pedestal, pressed along world -Z.
 
     The spring resists with 5 N at rest and 9.8 N at full travel (12 mm). Success: the cap has travelled at least
@@ -21,6 +26,9 @@ class PushButton(InteractionTask):
     """
 
     name = "PushButton"
+    DESCRIPTION = "Press a round spring-loaded button (5 to 10 N) by 10 mm with the index finger."
+    joints = ("travel",)
+    sites = ("cap_top",)
     TRAVEL = 0.012
     TARGET_TRAVEL = 0.010
     STIFFNESS = 400.0
@@ -30,20 +38,19 @@ class PushButton(InteractionTask):
     NOMINAL = (0.36, 0.0, 0.0)
     SPREAD = 0.04
 
-    def add_fixture(self, spec: mujoco.MjSpec) -> None:
+    def build(self, things: Things) -> None:
         """Adds pedestal, collar and the sliding cap."""
-        base = spec.worldbody.add_body(name=FIXTURE, pos=self.NOMINAL, mocap=True)
-        half = self.PEDESTAL / 2
+        base, name, half = things.body, things.name, self.PEDESTAL / 2
         solid = FIXTURE_COLLISION
-        add_geom(base, "pedestal", "cylinder", [0.045, half], pos=[0, 0, half], material="steel", collision=solid)
-        add_geom(base, "collar", "cylinder", [0.030, 0.003], pos=[0, 0, 2 * half + 0.003], material="graphite")
-        cap = base.add_body(name="button", pos=[0, 0, 2 * half + 0.006 + self.CAP_HALF_HEIGHT + 0.004])
+        add_geom(base, name("pedestal"), "cylinder", [0.045, half], pos=[0, 0, half], material="steel", collision=solid)
+        add_geom(base, name("collar"), "cylinder", [0.030, 0.003], pos=[0, 0, 2 * half + 0.003], material="graphite")
+        cap = base.add_body(name=name("button"), pos=[0, 0, 2 * half + 0.006 + self.CAP_HALF_HEIGHT + 0.004])
         add_geom(
-            cap, "cap", "cylinder", [self.CAP_RADIUS, self.CAP_HALF_HEIGHT], mass=0.05, material="signal_red",
-            collision=FIXTURE_COLLISION,
+            cap, name("cap"), "cylinder", [self.CAP_RADIUS, self.CAP_HALF_HEIGHT], mass=0.05, material="signal_red",
+            collision=solid,
         )  # fmt: skip
         cap.add_joint(
-            name="FIXTURE_JOINT",
+            name=name("travel"),
             type=mujoco.mjtJoint.mjJNT_SLIDE,
             axis=[0, 0, -1],
             range=[0, self.TRAVEL],
@@ -52,9 +59,14 @@ class PushButton(InteractionTask):
             damping=[4.0, 0, 0],
             armature=0.02,
         )
-        cap.add_site(name="fixture_target", pos=[0, 0, self.CAP_HALF_HEIGHT], size=[0.004] * 3, group=4)
+        cap.add_site(name=name("cap_top"), pos=[0, 0, self.CAP_HALF_HEIGHT], size=[0.004] * 3, group=4)
 
-    def sample_fixture(self, rng: np.random.Generator) -> NDArray[np.float64]:
+    @property
+    def nominal_pose(self) -> NDArray[np.float64]:
+        """In front of the hand."""
+        return np.array([*self.NOMINAL, 1.0, 0.0, 0.0, 0.0])
+
+    def sample_things(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draws the pedestal's place on the table."""
         offset = rng.uniform(-self.SPREAD, self.SPREAD, 2)
         return np.array([self.NOMINAL[0] + offset[0], self.NOMINAL[1] + offset[1], 0.0, 1.0, 0.0, 0.0, 0.0])
@@ -69,37 +81,57 @@ class PushButton(InteractionTask):
         start = self.start_pose
         start[:3] += rng.uniform(-0.025, 0.025, 3)
         start[3:6] += rng.uniform(-0.12, 0.12, 3)
-        for finger in ("MF", "RF", "LF"):
-            curl = rng.uniform(0.0, 1.0)
-            start[hand.finger_slice(finger)][-3:] += curl * np.array([1.1, 0.9, 0.6]) * rng.uniform(0.7, 1.1, 3)
-        thumb_curled = np.array([0.7, 0.9, 0.0, 0.1, -0.5])
-        thumb = hand.finger_slice("TH")
-        start[thumb] += rng.uniform(0.0, 1.0) * (thumb_curled - start[thumb])
-        start[hand.finger_slice("FF")][-3:] += rng.uniform(0.0, 0.15, 3)
+        curl_others(start, rng)
         return np.clip(start, hand.ACTION_LOW, hand.ACTION_HIGH)
 
     @property
     def terms(self) -> tuple[Term, ...]:
         """Target relative to index fingertip and palm, and travel: 7 numbers."""
         return (
-            Term("tip_to_button", 3, "button centre minus index fingertip, world axes, 10 x m", self._tip_to_button),
-            Term("palm_to_button", 3, "button centre minus palm centre, world axes, 5 x m", self._palm_to_button),
+            tip_to_site("tip_to_button", "FF", "cap_top", "button centre"),
+            palm_to_site("palm_to_button", "cap_top", "button centre"),
             Term(
-                "travel", 1, "button travel over its target", lambda s: s.sensors["fixture_joint"] / self.TARGET_TRAVEL
+                "travel", 1, "button travel over its target", lambda s: s.joint("travel")[:, None] / self.TARGET_TRAVEL
             ),
         )
 
-    def _tip_to_button(self, snapshot: Snapshot) -> Array:
-        return 10 * (snapshot.sensors["fixture_target"] - snapshot.sensors["tip_position"][:, :3])
-
-    def _palm_to_button(self, snapshot: Snapshot) -> Array:
-        return 5 * (snapshot.sensors["fixture_target"] - snapshot.sensors["palm_position"])
-
     def progress(self, snapshot: Snapshot) -> Array:
         """Travel over its target, clipped to [0, 1]."""
-        travel = snapshot.sensors["fixture_joint"][:, 0] / self.TARGET_TRAVEL
-        return array_namespace(travel).clip(travel, 0.0, 1.0)
+        return share(snapshot.joint("travel"), 0.0, self.TARGET_TRAVEL)
 
     def done(self, snapshot: Snapshot) -> Array:
         """Travel of at least `TARGET_TRAVEL`."""
-        return snapshot.sensors["fixture_joint"][:, 0] >= self.TARGET_TRAVEL
+        return snapshot.joint("travel") >= self.TARGET_TRAVEL
+
+    def expert(self) -> Expert:
+        """Presses with the index finger."""
+        return PushButtonExpert(self)
+
+
+class PushButtonExpert(Expert):
+    """Points the index finger, brings it over the button and pushes down along the finger."""
+
+    def waypoints(
+        self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]], rng: np.random.Generator
+    ) -> list[Waypoint]:
+        """Above the button, to the touch, down, hold."""
+        button = seen_from_palm(start, seen["palm_to_button"]) + np.append(rng.normal(0.0, 0.002, 2), 0.0)
+        euler = np.array([rng.uniform(-0.15, 0.15), rng.uniform(0.95, 1.20), rng.uniform(-0.1, 0.1)])
+        fingers = start[hand.NUM_WRIST :].copy()
+        fingers[:4] = rng.normal([0.0, 0.05, 0.05, 0.05], 0.01)
+        draw_in(fingers, rng)  # those that would meet the button first
+
+        def pose(height: float, sideways: NDArray[np.float64]) -> NDArray[np.float64]:
+            tip = button + np.append(sideways, height)
+            return np.concatenate([hand.wrist_placing(tip, INDEX_TIP, euler), euler, fingers])
+
+        pace = Pace(rng)
+        above = pose(rng.uniform(0.035, 0.05), rng.normal(0.0, 0.004, 2))
+        touch = pose(0.008, np.zeros(2))
+        pressed = pose(-0.032, np.zeros(2))
+        return [
+            Waypoint(pace.steps(24), above),
+            Waypoint(pace.steps(10), touch),
+            Waypoint(pace.steps(14), pressed),
+            Waypoint(12, pressed),
+        ]

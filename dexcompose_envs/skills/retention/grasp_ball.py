@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import mujoco
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from dexcompose_envs.observations import Array, Snapshot, Term
-from dexcompose_envs.skills.base import OBJECT, RetentionTask, SurfaceFriction
-from dexcompose_envs.skills.parts import OBJECT_COLLISION, add_geom
+from dexcompose_envs.skills.base import RetentionSkill, Things
+from dexcompose_envs.skills.grasping import Grasp, GraspExpert
+from dexcompose_envs.skills.parts import OBJECT_COLLISION, SurfaceFriction, add_geom
+from dexcompose_envs.skills.terms import in_reach, object_in_palm, palm_to_object, share
 
 
-class GraspBall(RetentionTask):
+class GraspBall(RetentionSkill):
     """A rubber ball of 64 mm and 150 g, lifted to its target pose.
 
     Success: the ball's centre is within `THRESHOLD` = 5 cm of the target height 0.18 m and within 10 cm of the palm
@@ -20,6 +21,8 @@ class GraspBall(RetentionTask):
     """
 
     name = "GraspBall"
+    DESCRIPTION = "Hold a rubber ball of 64 mm and 150 g at the fingertips, after lifting it off the table."
+    EXECUTE_STEPS = 8
     RADIUS = 0.032
     MASS = 0.15
     TARGET_HEIGHT = 0.18
@@ -28,16 +31,19 @@ class GraspBall(RetentionTask):
     SPREAD = 0.03
     FRICTION = SurfaceFriction(sliding=0.65, rolling=0.002, condim=6)
 
-    def add_object(self, spec: mujoco.MjSpec) -> None:
+    def build(self, things: Things) -> None:
         """Adds the ball."""
-        ball = spec.worldbody.add_body(name=OBJECT, pos=[0, 0, self.RADIUS])
-        ball.add_freejoint(name="OBJECT_JOINT")
         add_geom(
-            ball, "ball", "sphere", [self.RADIUS], mass=self.MASS, material="tennis", friction=self.FRICTION,
-            collision=OBJECT_COLLISION,
+            things.body, things.name("ball"), "sphere", [self.RADIUS], mass=self.MASS, material="tennis",
+            friction=self.FRICTION, collision=OBJECT_COLLISION,
         )  # fmt: skip
 
-    def sample_object(self, rng: np.random.Generator) -> NDArray[np.float64]:
+    @property
+    def nominal_pose(self) -> NDArray[np.float64]:
+        """On the middle of the table."""
+        return np.array([0.0, 0.0, self.RADIUS, 1.0, 0.0, 0.0, 0.0])
+
+    def sample_things(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draws the ball's place on the table."""
         x, y = rng.uniform(-self.SPREAD, self.SPREAD, 2)
         return np.array([x, y, self.RADIUS, 1.0, 0.0, 0.0, 0.0])
@@ -45,25 +51,47 @@ class GraspBall(RetentionTask):
     @property
     def terms(self) -> tuple[Term, ...]:
         """Ball in the palm frame and in world axes from the palm: 6 numbers."""
-        return (
-            Term(
-                "ball_in_palm", 3, "ball centre in the palm frame, 10 x m", lambda s: 10 * s.sensors["object_position"]
-            ),
-            Term("palm_to_ball", 3, "ball centre minus palm centre, world axes, 5 x m", self._palm_to_ball),
-        )
+        return object_in_palm("ball_in_palm", "ball"), palm_to_object("palm_to_ball", "ball")
 
-    def _palm_to_ball(self, snapshot: Snapshot) -> Array:
-        return 5 * (snapshot.sensors["object_world_position"] - snapshot.sensors["palm_position"])
+    @property
+    def hold_point(self) -> NDArray[np.float64]:
+        """Where the fingertips hold the ball."""
+        return GRASP.hold_point
 
     def achieved(self, snapshot: Snapshot) -> Array:
         """Height within `THRESHOLD` of the target and the palm within `REACH`."""
         height = snapshot.sensors["object_world_position"][:, 2]
-        offset = snapshot.sensors["object_position"]
         xp = array_namespace(height)
-        near = xp.sum(offset * offset, axis=-1) <= self.REACH**2
-        return (xp.abs(height - self.TARGET_HEIGHT) <= self.THRESHOLD) & near
+        return (xp.abs(height - self.TARGET_HEIGHT) <= self.THRESHOLD) & in_reach(snapshot, self.REACH)
 
     def progress(self, snapshot: Snapshot) -> Array:
         """Height gained over the way to the target height."""
-        gained = (snapshot.sensors["object_world_position"][:, 2] - self.RADIUS) / (self.TARGET_HEIGHT - self.RADIUS)
-        return array_namespace(gained).clip(gained, 0.0, 1.0)
+        return share(snapshot.sensors["object_world_position"][:, 2], self.RADIUS, self.TARGET_HEIGHT)
+
+    def expert(self) -> GraspExpert:
+        """Grasps with the fingertips of all five fingers."""
+        return GraspExpert(self, GRASP, "palm_to_ball")
+
+
+# fmt: off
+GRASP = Grasp(
+    palm_point=np.array([0.0105, -0.0786, 0.0854]),
+    euler=np.array([-0.0995, -0.0183, 0.2018]),
+    approach=np.array([0.0, 0.0, 0.07]),
+    preshape=np.array(
+        [0.349, 1.225, 0.023, 0.021,
+         0.349, 0.86, 0.307, 0.263,
+         -0.116, 1.151, 0.0, 0.0,
+         0.0, 0.037, 0.74, 0.749, 0.604,
+         -0.494, 1.222, 0.209, -0.351, -1.55]
+    ),
+    close=np.array(
+        [0.213, 1.164, 0.376, 0.309,
+         0.349, 0.967, 0.698, 0.555,
+         0.349, 1.024, 0.674, 0.461,
+         0.54, 0.315, 0.565, 0.993, 0.809,
+         0.277, 1.222, 0.158, -0.149, -0.853]
+    ),
+)
+"""The object stays when the index finger lets go."""
+# fmt: on

@@ -7,12 +7,16 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
-from dexcompose_envs.observations import Array, Snapshot, Term, matrix6_from_quaternion
-from dexcompose_envs.skills.base import OBJECT, RetentionTask, SurfaceFriction
-from dexcompose_envs.skills.parts import OBJECT_COLLISION, add_geom
+from dexcompose_envs.observations import Array, Snapshot, Term
+from dexcompose_envs.skills.base import RetentionSkill, Things
+from dexcompose_envs.skills.grasping import Grasp, GraspExpert, yaw_of_axis
+from dexcompose_envs.skills.parts import OBJECT_COLLISION, SurfaceFriction, add_geom
+from dexcompose_envs.skills.terms import axis_of, in_reach, object_in_palm, palm_to_object, share
+
+_LYING = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])
 
 
-class PickStick(RetentionTask):
+class PickStick(RetentionSkill):
     """A wooden rod of 36 mm by 170 mm and 200 g that lies on the table, lifted and kept level.
 
     Success: the rod's centre is at least `MIN_HEIGHT` = 0.12 m above the table, within 10 cm of the palm centre, and
@@ -20,6 +24,7 @@ class PickStick(RetentionTask):
     """
 
     name = "PickStick"
+    DESCRIPTION = "Hold a wooden rod of 36 mm by 170 mm and 200 g level at the fingertips, after picking it up."
     RADIUS = 0.018
     HALF_LENGTH = 0.085
     MASS = 0.20
@@ -30,57 +35,81 @@ class PickStick(RetentionTask):
     MAX_YAW = np.deg2rad(25.0)
     FRICTION = SurfaceFriction(sliding=0.65, rolling=1e-3, condim=6)
 
-    def add_object(self, spec: mujoco.MjSpec) -> None:
+    def build(self, things: Things) -> None:
         """Adds the rod; its axis is the body's z axis."""
-        rod = spec.worldbody.add_body(name=OBJECT, pos=[0, 0, self.RADIUS], quat=[np.sqrt(0.5), np.sqrt(0.5), 0, 0])
-        rod.add_freejoint(name="OBJECT_JOINT")
         add_geom(
-            rod, "rod", "cylinder", [self.RADIUS, self.HALF_LENGTH], mass=self.MASS, material="wood",
-            friction=self.FRICTION, collision=OBJECT_COLLISION,
+            things.body, things.name("rod"), "cylinder", [self.RADIUS, self.HALF_LENGTH], mass=self.MASS,
+            material="wood", friction=self.FRICTION, collision=OBJECT_COLLISION,
         )  # fmt: skip
-        for side in (-1, 1):
+        for end, side in (("left", -1), ("right", 1)):
             add_geom(
-                rod, f"rod_band_{side}", "cylinder", [self.RADIUS + 2e-4, 0.006], material="signal_red",
-                pos=[0, 0, side * (self.HALF_LENGTH - 0.012)],
+                things.body, things.name(f"band_{end}"), "cylinder", [self.RADIUS + 2e-4, 0.006],
+                material="signal_red", pos=[0, 0, side * (self.HALF_LENGTH - 0.012)],
             )  # fmt: skip
 
-    def sample_object(self, rng: np.random.Generator) -> NDArray[np.float64]:
+    @property
+    def nominal_pose(self) -> NDArray[np.float64]:
+        """On the middle of the table, along world Y."""
+        return np.array([0.0, 0.0, self.RADIUS, *_LYING])
+
+    def sample_things(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draws the rod's place and yaw; its axis lies along world Y at zero yaw."""
         x, y = rng.uniform(-self.SPREAD, self.SPREAD, 2)
         yaw = rng.uniform(-self.MAX_YAW, self.MAX_YAW)
         quat = np.zeros(4)
         about_z = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
-        mujoco.mju_mulQuat(quat, about_z, np.array([np.sqrt(0.5), np.sqrt(0.5), 0, 0]))
+        mujoco.mju_mulQuat(quat, about_z, _LYING)
         return np.array([x, y, self.RADIUS, *quat])
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """Rod in the palm frame, its axis in palm and world: 9 numbers."""
+        """Rod in the palm frame and in world axes from the palm, and its axis: 9 numbers."""
         return (
-            Term("rod_in_palm", 3, "rod centre in the palm frame, 10 x m", lambda s: 10 * s.sensors["object_position"]),
-            Term("palm_to_rod", 3, "rod centre minus palm centre, world axes, 5 x m", self._palm_to_rod),
-            Term("rod_axis", 3, "rod axis in world axes", lambda s: _axis(s.sensors["object_world_quaternion"])),
+            object_in_palm("rod_in_palm", "rod"),
+            palm_to_object("palm_to_rod", "rod"),
+            Term("rod_axis", 3, "rod axis in world axes", lambda s: axis_of(s.sensors["object_world_quaternion"])),
         )
 
-    def _palm_to_rod(self, snapshot: Snapshot) -> Array:
-        return 5 * (snapshot.sensors["object_world_position"] - snapshot.sensors["palm_position"])
+    @property
+    def hold_point(self) -> NDArray[np.float64]:
+        """Where the fingertips hold the rod's centre."""
+        return GRASP.hold_point
 
     def achieved(self, snapshot: Snapshot) -> Array:
         """High enough, in the hand, and level."""
-        position, offset = snapshot.sensors["object_world_position"], snapshot.sensors["object_position"]
-        xp = array_namespace(position)
-        near = xp.sum(offset * offset, axis=-1) <= self.REACH**2
-        level = xp.abs(_axis(snapshot.sensors["object_world_quaternion"])[:, 2]) <= np.sin(self.MAX_TILT)
-        return (position[:, 2] >= self.MIN_HEIGHT) & near & level
+        height = snapshot.sensors["object_world_position"][:, 2]
+        xp = array_namespace(height)
+        level = xp.abs(axis_of(snapshot.sensors["object_world_quaternion"])[:, 2]) <= np.sin(self.MAX_TILT)
+        return (height >= self.MIN_HEIGHT) & in_reach(snapshot, self.REACH) & level
 
     def progress(self, snapshot: Snapshot) -> Array:
         """Height gained over the way to `MIN_HEIGHT`."""
-        gained = (snapshot.sensors["object_world_position"][:, 2] - self.RADIUS) / (self.MIN_HEIGHT - self.RADIUS)
-        return array_namespace(gained).clip(gained, 0.0, 1.0)
+        return share(snapshot.sensors["object_world_position"][:, 2], self.RADIUS, self.MIN_HEIGHT)
+
+    def expert(self) -> GraspExpert:
+        """Grasps across the rod, whose yaw the wrist follows."""
+        return GraspExpert(self, GRASP, "palm_to_rod", lambda seen: yaw_of_axis(seen["rod_axis"]))
 
 
-def _axis(quaternion: Array) -> Array:
-    """The body z axis (N, 3) of unit quaternions (N, 4)."""
-    columns = matrix6_from_quaternion(quaternion)
-    xp = array_namespace(columns)
-    return xp.linalg.cross(columns[..., :3], columns[..., 3:])
+# fmt: off
+GRASP = Grasp(
+    palm_point=np.array([0.012, -0.0736, 0.1033]),
+    euler=np.array([-0.0175, 0.126, 0.0237]),
+    approach=np.array([0.0, 0.0, 0.07]),
+    preshape=np.array(
+        [0.161, 0.663, 0.431, 0.387,
+         0.25, 0.697, 0.445, 0.391,
+         0.24, 0.646, 0.438, 0.395,
+         0.118, 0.028, 0.62, 0.279, 0.277,
+         0.73, 1.178, 0.209, 0.524, 0.0]
+    ),
+    close=np.array(
+        [0.284, 0.711, 0.734, 0.612,
+         0.349, 0.859, 0.823, 0.654,
+         0.349, 0.764, 0.781, 0.644,
+         0.006, 0.334, 0.758, 0.739, 0.611,
+         0.885, 1.14, 0.02, 0.008, -0.004]
+    ),
+)
+"""The object stays when the index finger lets go."""
+# fmt: on

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dexcompose_envs import INTERACTION_SKILLS, PAIRS, RETENTION_SKILLS, hand
-from dexcompose_envs.scene import CONTROL_STEP, build_scene
+from dexcompose_envs.scene import build_scene
+from dexcompose_envs.timing import CONTROL_STEP
 
 SCENES = [(a, None) for a in RETENTION_SKILLS] + [(None, b) for b in INTERACTION_SKILLS] + list(PAIRS)
 

@@ -1,0 +1,89 @@
+"""The options of an environment, the same for one world and for many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from dexcompose_envs.checks import real_number, whole_number
+from dexcompose_envs.episodes.judge import default_task_steps
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.skills.chain import Chain
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoreConfig:
+    """What distinguishes one environment from another."""
+
+    retention: str | None = None
+    """Retention skill A, or None."""
+    interactions: tuple[str, ...] = ()
+    """Interaction skills, done in turn: B, and any that come after it."""
+    start: str | None = None
+    """"held" starts from the held-state library (Eq. 2), "scratch" with the object on the table; None means "held" for
+    composites and "scratch" for single skills."""
+    held_split: str = "train"
+    """Part of the held-state library that resets draw from: "all", "train" or "test", which is for evaluation."""
+    held_states: HeldStateLibrary | str | Path | None = None
+    """Library, path or None for the shipped one."""
+    terminate_on_success: bool = True
+    """Whether success ends the episode."""
+    task_steps: int | None = None
+    """Control steps in which each interaction of a composite, or a single skill, must be done; None: 200 in composites,
+    the skill's own number alone."""
+    base_shake: float | None = None
+    """Scale of the wrist's tremble, see `base_shake.py`; None: 1 for composites and 0 for single skills."""
+    backend: str = "mujoco"
+    """Physics engine, see `physics.make_engine`."""
+    device: str | None = None
+    """Device of the engine."""
+    num_threads: int | None = None
+    """CPU threads of the engine; None: all usable cores."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> CoreConfig:
+        """Options by name.
+
+        Raises:
+            UsageError: If there is no such option.
+        """
+        known = [item.name for item in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise UsageError(f"unknown option {name!r} of an environment; expected one of {', '.join(known)}")
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        """Refuses what no environment can do; names and files are looked at where they are used."""
+        object.__setattr__(self, "interactions", tuple(self.interactions))  # a list, in specs read from JSON
+        if not isinstance(self.terminate_on_success, bool):
+            raise UsageError(f"terminate_on_success is {self.terminate_on_success!r}; expected True or False")
+        if self.task_steps is not None:
+            whole_number("task_steps", self.task_steps)
+        if self.base_shake is not None:
+            real_number("base_shake", self.base_shake, 0.0, 5.0)
+        if self.num_threads is not None:
+            whole_number("num_threads", self.num_threads)
+
+    def chain(self) -> Chain:
+        """The skills.
+
+        Raises:
+            UsageError: If one is unknown, or they don't make a chain.
+        """
+        return Chain.of(self.retention, self.interactions)
+
+    def start_of(self, chain: Chain) -> str:
+        """How episodes start, unless a reset says otherwise."""
+        return self.start or ("held" if chain.is_composite else "scratch")
+
+    def shake_of(self, chain: Chain) -> float:
+        """Scale of the wrist's tremble."""
+        return float(chain.is_composite) if self.base_shake is None else float(self.base_shake)
+
+    def task_steps_of(self, chain: Chain) -> int:
+        """Control steps in which each stage must be done."""
+        return self.task_steps or default_task_steps(chain)
