@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.evaluation.statistics import wilson_interval
 from dexcompose_envs import SKILLS, env_id
-from dexcompose_envs.demonstrations import make_expert
 from dexcompose_envs.files import atomic_write
+from dexcompose_envs.skills import make_expert
 
 FIRST_SEED = 2**29
 

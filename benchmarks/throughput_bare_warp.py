@@ -19,7 +19,6 @@ from dexcompose_envs.physics.mujoco_warp import DIVERGED
 from dexcompose_envs.physics.warp_device import check_device, load_warp
 from dexcompose_envs.scene import Scene, build_scene
 from dexcompose_envs.timing import PHYSICS_STEPS_PER_CONTROL_STEP
-from dexcompose_envs.skills import make_interaction, make_retention
 
 _SENSOR_CONTACTS = 16
 """Room of a contact sensor, as in the environment's engine."""
@@ -45,8 +44,7 @@ def held_parts(
         `PHYSICS_PARTS`, each with N rows.
     """
     scene = build_scene(retention, interaction)
-    tasks = make_retention(retention), None if interaction is None else make_interaction(interaction)
-    sampler = StartSampler(scene, *tasks, shake, "all", library)
+    sampler = StartSampler(scene, shake, "all", library)
     rngs = [np.random.default_rng(world) for world in range(num_worlds)]
     starts = sampler.draw(rngs, "held", np.arange(num_worlds) % len(library))
     firsts = FirstStates(scene, usable_cores())

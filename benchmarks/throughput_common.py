@@ -32,20 +32,20 @@ def held_states(skill: str, count: int = 16) -> HeldStateLibrary:
     try:
         return HeldStateLibrary.load(skill)
     except ValueError:
-        from dexcompose_envs.demonstrations import make_expert
+        from dexcompose_envs.skills import make_expert
 
     venv: Any = gym.make_vec(env_id(skill), num_envs=count, terminate_on_success=False, autoreset_mode="Disabled")
-    core = venv.unwrapped.core
+    env = venv.unwrapped
     obs, _ = venv.reset(seed=0)
     expert = make_expert(skill)
     expert.reset(obs, {}, range(count), range(count))
     for _ in range(135):
         obs, _, _, _, info = venv.step(expert.act(obs))
-    columns = core.held_columns()
+    columns = env.held_columns()
     columns["reference"] = columns["control"][:, hand.NUM_WRIST :]
-    columns["hold_target"] = np.array(core.snapshot().sensors["object_position"])
+    columns["hold_target"] = env.object_in_palm()
     kept = np.flatnonzero(info["success"])
-    manifest = Manifest(skill, __version__, core.scene.model_hash, "expert")
+    manifest = Manifest(skill, __version__, env.model_hash, "expert")
     venv.close()
     return HeldStateLibrary.from_columns(manifest, {name: column[kept] for name, column in columns.items()})
 

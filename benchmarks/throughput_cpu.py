@@ -62,9 +62,9 @@ class Contest:
         self._rng = np.random.default_rng(0)
         obs, _ = self.venv.reset(seed=0, options={"held_index": self._rows})
         unwrapped: Any = self.venv.unwrapped
-        self._core = unwrapped.core
+        self._env = unwrapped
         self._command = obs["context"][:, unwrapped.layout["context"]["previous_action"]]
-        self._model = self._core.scene.model
+        self._model = self._env.scene.model
         self._datas = [mujoco.MjData(self._model) for _ in range(num_worlds)]
 
     def actions(self, steps: int) -> NDArray[np.float32]:
@@ -84,7 +84,7 @@ class Contest:
         """Seconds (wall, CPU) that one thread of bare MuJoCo takes."""
         self.venv.reset(seed=0, options={"held_index": self._rows})
         for world, data in enumerate(self._datas):
-            self._core.engine.load_into(data, world)
+            self._env.load_into(data, world)
         controls = hand.denormalize(actions)
         model, datas = self._model, self._datas
         start = now()

@@ -173,11 +173,11 @@ class Ours(Contestant):
         command = obs["context"][:, self._venv.unwrapped.layout["context"]["previous_action"]]
         noise = noise_scale(control) * np.random.default_rng(0).normal(size=(steps, *command.shape))
         self._actions = np.clip(command + noise, -1.0, 1.0).astype(np.float32)
-        core = self._venv.unwrapped.core
-        first = mujoco.MjData(core.scene.model)
-        core.engine.load_into(first, 0)
+        env = self._venv.unwrapped
+        first = mujoco.MjData(env.scene.model)
+        env.load_into(first, 0)
         controls = hand.denormalize(self._actions[:, 0])
-        self.bare = Bare(core.scene.model, first, controls, PHYSICS_STEPS_PER_CONTROL_STEP)
+        self.bare = Bare(env.scene.model, first, controls, PHYSICS_STEPS_PER_CONTROL_STEP)
 
 
 def measure(config: RoboticsConfig) -> Iterator[dict[str, Any]]:

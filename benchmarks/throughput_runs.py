@@ -102,7 +102,7 @@ class DrivenEnvironment:
             self._driver = Composition(pair, device)
         else:
             self._driver = Hold(driver, columns, num_worlds, device)
-        library: HeldStateLibrary = self._venv.unwrapped.core.library
+        library: HeldStateLibrary = self._venv.unwrapped.held_library
         rows = np.arange(num_worlds) % len(library)
         self._obs, info = self._venv.reset(seed=0, options={"held_index": rows})
         self._driver.begin(self._obs, info, torch.ones(num_worlds, dtype=torch.bool, device=device))
@@ -131,7 +131,7 @@ class DrivenEnvironment:
 
     def usage(self) -> dict[str, float]:
         """Mean contacts and constraint rows per world now."""
-        return self._venv.unwrapped.core.engine.usage()
+        return self._venv.unwrapped.engine_usage()
 
 
 class _EnoughError(Exception):
@@ -176,7 +176,6 @@ def train_ppo(
     except _EnoughError:
         pass
     finally:
-        engine = task.worlds.env.unwrapped.core.engine
-        usage = engine.usage()
+        usage = task.worlds.env.unwrapped.engine_usage()
         task.close()
     return np.diff(ends).tolist(), ppo.horizon, usage

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexcompose_envs.demonstrations import make_expert
+from dexcompose_envs.skills import make_expert
 
 __all__ = ["ScriptedRetention"]
 
@@ -17,7 +17,7 @@ class ScriptedRetention:
 
     def __init__(self, skill: str) -> None:
         """An expert of ``skill``."""
-        self._expert = make_expert(skill)
+        self._expert: Any = make_expert(skill)
         self._seeds: dict[int, int] = {}
         self._num_envs = 0
 

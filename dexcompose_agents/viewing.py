@@ -102,17 +102,17 @@ def _in_window(venv: Any, agent: Agent, episodes: int, seed: int) -> list[str]:
     import mujoco
     import mujoco.viewer
 
-    core = venv.unwrapped.core
-    data = mujoco.MjData(core.scene.model)
+    env = venv.unwrapped
+    data = mujoco.MjData(env.scene.model)
     try:
-        window = mujoco.viewer.launch_passive(core.scene.model, data)
+        window = mujoco.viewer.launch_passive(env.scene.model, data)
     except Exception as error:  # no display: every window system fails in its own way
         raise RuntimeError(f"no window can be opened ({error}); give --video FILE to write a video instead") from None
     with window:
 
         def show() -> bool:
             started = time.monotonic()
-            core.engine.load_into(data, 0)
+            env.load_into(data, 0)
             window.sync()
             time.sleep(max(0.0, 1.0 / CONTROL_RATE - (time.monotonic() - started)))
             return bool(window.is_running())

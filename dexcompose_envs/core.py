@@ -14,7 +14,7 @@ from dexcompose_envs.actions import checked_actions, finite_actions
 from dexcompose_envs.arrays import choose, fresh, to_numpy
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes import base_shake, phases
-from dexcompose_envs.episodes.judge import Judge, Step
+from dexcompose_envs.episodes.judge import Judge, Step, longest_episode
 from dexcompose_envs.episodes.restarts import Reports, Restarts
 from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
 from dexcompose_envs.episodes.starts import StartSampler
@@ -46,16 +46,17 @@ class BatchedCore:
         Args:
             config: What environment this is.
             num_worlds: Number of worlds N.
-            max_episode_steps: Control steps after which an episode is cut short; None: when the task's time is over.
+            max_episode_steps: Control steps after which an episode is truncated; None: the registered number.
 
         Raises:
             UsageError: On an unknown skill, start, split or backend, or a number that is none.
             BackendError: If the backend can't be used on this machine.
         """
         self.num_worlds = n = whole_number("num_envs", num_worlds)
-        if max_episode_steps is not None:
-            max_episode_steps = whole_number("max_episode_steps", max_episode_steps)
         self.config, self.chain = config, config.chain()
+        if max_episode_steps is None:
+            max_episode_steps = longest_episode(self.chain)
+        self.max_episode_steps = whole_number("max_episode_steps", max_episode_steps)
         self.start = config.start_of(self.chain)
         self.scene = build_scene(config.retention, *config.interactions)
         self.sampler = StartSampler(self.scene, config.shake_of(self.chain), config.held_split, config.held_states)
@@ -80,9 +81,7 @@ class BatchedCore:
             place: self.arrays.of(offset)
             for place, offset in zip(self.chain.interaction_places, self.chain.offsets, strict=True)
         }
-        self.judge = Judge(
-            self.chain, n, config.task_steps_of(self.chain), max_episode_steps, config.terminate_on_success, self.arrays
-        )
+        self.judge = Judge(self.chain, n, self.max_episode_steps, config.terminate_on_success, self.arrays)
         self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
 
     @property

@@ -40,9 +40,10 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
 
     ## Episode end
     Terminated on success, or when the object of a held start is lost: further from its hold target in the palm frame
-    than 5 cm, or lower than 3 cm above the table. Truncated when the task's time (`task_steps`) is over with nothing
-    done (outcome "b_fail"), after `max_episode_steps`, which cuts an episode short (outcome "ongoing"), and when the
-    simulation breaks down (`info["unstable"]`). `info["outcome"]` indexes `OUTCOMES`.
+    than 5 cm, or lower than 3 cm above the table. Truncated after `max_episode_steps`, and when the simulation breaks
+    down (`info["unstable"]`). `info["outcome"]` indexes `OUTCOMES`; it is "b_fail" from the moment on at which the
+    task's own time is over (200 control steps for each interaction of a composite) with nothing done, whatever the
+    limit is. A restored state has as much time left as it had, up to the registered limit.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS}  # noqa: RUF012 (Gymnasium's own protocol)
@@ -74,6 +75,7 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
                 f"backend is {config.backend!r}; a single environment expected 'mujoco' (others: gym.make_vec)"
             )
         self._open(config, 1, None, render_mode, camera, width, height)
+        self._is_restored = False
         self.observation_space = observation_space(self.layout)
         self.action_space = action_space()
 
@@ -89,7 +91,9 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
         if "state" in options:
             self.core.set_state(np.reshape(options["state"], (1, -1)), worlds)
             self.core.seed(worlds, [seed])
+            self._is_restored = True
         else:
+            self._is_restored = False
             index = options.get("held_index")
             self.core.reset(worlds, [seed], options.get("start"), None if index is None else np.reshape(index, 1))
         self._is_reset = True
@@ -105,14 +109,17 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
 
         Raises:
             UsageError: On a wrong shape or a value that is not finite.
-            gymnasium.error.ResetNeeded: Before the first reset.
+            StepError: Before the first reset.
         """
         self._check_reset()
         if np.shape(action) != (hand.NUM_ACTIONS,):
             raise UsageError(f"action has shape {np.shape(action)}; expected ({hand.NUM_ACTIONS},)")
         result = self.core.step(np.asarray(action)[None])
-        flags = bool(result.terminated[0]), bool(result.truncated[0])
-        return self._observe(), float(result.reward[0]), *flags, _first(result.info)
+        truncated = bool(result.truncated[0])
+        if self.spec is not None and not self._is_restored:
+            # `gym.make` adds a TimeLimit, which a user may have made longer than ours.
+            truncated &= bool(result.info["unstable"][0])
+        return self._observe(), float(result.reward[0]), bool(result.terminated[0]), truncated, _first(result.info)
 
     def _observe(self) -> dict[str, NDArray[np.float32]]:
         return {key: value[0] for key, value in self.core.observe().items()}
@@ -124,7 +131,7 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
     def set_state(self, state: NDArray[np.float64]) -> None:
         """Sets a state (S,) from `get_state`."""
         self.core.set_state(np.reshape(state, (1, -1)), np.zeros(1, np.int64))
-        self._is_reset = True
+        self._is_reset = self._is_restored = True
 
     def render(self) -> NDArray[np.uint8] | None:
         """RGB picture (height, width, 3), or None without a render mode."""

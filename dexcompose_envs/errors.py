@@ -15,6 +15,10 @@ class UsageError(DexComposeError, ValueError):
     """A wrong name, number, shape or combination of arguments."""
 
 
+class StepError(DexComposeError, RuntimeError):
+    """A step that comes at the wrong time: before a reset, or after an end."""
+
+
 class FileError(DexComposeError, ValueError):
     """A file that is missing, damaged, or not what it should be; the message names it."""
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
+from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.checks import one_of
 from dexcompose_envs.core import BatchedCore
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.errors import StepError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.scene import Scene
@@ -132,6 +132,10 @@ class Face:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""
         return self.core.held_columns()
 
+    def object_in_palm(self) -> NDArray[np.float64]:
+        """Where the object is in the palm frame (N, 3), m."""
+        return np.array(to_numpy(self.core.snapshot().sensors["object_position"]), np.float64)
+
     def load_into(self, data: Any, world: int = 0) -> None:
         """Copies one world's state into an `MjData` of `scene.model`, for a viewer."""
         self.core.engine.load_into(data, world)
@@ -143,7 +147,7 @@ class Face:
 
     def _check_reset(self) -> None:
         if not self._is_reset:
-            raise ResetNeeded("step was called before reset")
+            raise StepError("step was called before reset; expected a reset first")
 
     def _draw(self, world: int) -> NDArray[np.uint8]:
         if self._renderer is None:

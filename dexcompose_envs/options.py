@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from dexcompose_envs.checks import real_number, whole_number
-from dexcompose_envs.episodes.judge import default_task_steps
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.skills.chain import Chain
@@ -31,9 +30,6 @@ class CoreConfig:
     """Library, path or None for the shipped one."""
     terminate_on_success: bool = True
     """Whether success ends the episode."""
-    task_steps: int | None = None
-    """Control steps in which each interaction of a composite, or a single skill, must be done; None: 200 in composites,
-    the skill's own number alone."""
     base_shake: float | None = None
     """Scale of the wrist's tremble, see `base_shake.py`; None: 1 for composites and 0 for single skills."""
     backend: str = "mujoco"
@@ -61,8 +57,6 @@ class CoreConfig:
         object.__setattr__(self, "interactions", tuple(self.interactions))  # a list, in specs read from JSON
         if not isinstance(self.terminate_on_success, bool):
             raise UsageError(f"terminate_on_success is {self.terminate_on_success!r}; expected True or False")
-        if self.task_steps is not None:
-            whole_number("task_steps", self.task_steps)
         if self.base_shake is not None:
             real_number("base_shake", self.base_shake, 0.0, 5.0)
         if self.num_threads is not None:
@@ -83,7 +77,3 @@ class CoreConfig:
     def shake_of(self, chain: Chain) -> float:
         """Scale of the wrist's tremble."""
         return float(chain.is_composite) if self.base_shake is None else float(self.base_shake)
-
-    def task_steps_of(self, chain: Chain) -> int:
-        """Control steps in which each stage must be done."""
-        return self.task_steps or default_task_steps(chain)

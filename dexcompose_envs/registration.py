@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 
-from dexcompose_envs.episodes.judge import default_task_steps, longest_episode
+from dexcompose_envs.episodes.judge import longest_episode
 from dexcompose_envs.skills import pair_names, parse_chain, skill_names
 from dexcompose_envs.skills.chain import Chain
 
@@ -38,7 +38,7 @@ def register_chain(name: str) -> str:
         id=env_id(name),
         entry_point="dexcompose_envs.env:DexComposeEnv",
         vector_entry_point="dexcompose_envs.vector_env:DexComposeVectorEnv",
-        max_episode_steps=longest_episode(chain, default_task_steps(chain)),
+        max_episode_steps=longest_episode(chain),
         kwargs={"retention": retention, "interactions": list(interactions)},
     )
     return env_id(name)

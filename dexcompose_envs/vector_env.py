@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dexcompose_envs.arrays import fresh as fresh_copy
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.checks import seeds_of_worlds
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.errors import StepError, UsageError
 from dexcompose_envs.faces import RENDER_FPS, Face, action_space, check_options, observation_space
 from dexcompose_envs.observations import Array
 from dexcompose_envs.options import CoreConfig
@@ -53,7 +53,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
 
         Args:
             num_envs: Number of worlds N.
-            max_episode_steps: Control steps after which an episode is cut short; None: when the task's time is over.
+            max_episode_steps: Control steps after which an episode is truncated; None: the registered number.
             autoreset_mode: When a finished world starts again, see `gymnasium.vector.AutoresetMode`.
             render_mode: None or "rgb_array".
             camera: "overview", "hand" or "fixture".
@@ -131,9 +131,8 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
             actions: Normalised targets (N, 28).
 
         Raises:
-            UsageError: On a wrong shape or a value that is not finite, or under DISABLED autoreset on a world that has
-                ended.
-            gymnasium.error.ResetNeeded: Before the first reset.
+            UsageError: On a wrong shape or a value that is not finite.
+            StepError: Before the first reset, or under DISABLED autoreset on a world that has ended.
             ContactOverflowError: If the "warp" backend had no room for all contacts.
         """
         self._check_reset()
@@ -180,7 +179,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
         """Under DISABLED autoreset, worlds that have ended must be reset by hand."""
         if self._ended.any():
             world = int(np.flatnonzero(to_numpy(self._ended))[0])
-            raise UsageError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
+            raise StepError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
 
     def get_state(self) -> Array:
         """Full states (N, S), fresh; setting them again continues bit by bit the same (on a GPU: up to rounding)."""

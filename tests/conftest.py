@@ -60,8 +60,8 @@ def _held_library(skill):
     import numpy as np
 
     from dexcompose_envs import __version__, env_id, hand
-    from dexcompose_envs.demonstrations import make_expert
     from dexcompose_envs.held_states import HeldStateLibrary, Manifest
+    from dexcompose_envs.skills import make_expert
 
     count, seed = 8, 500
     kwargs = {"terminate_on_success": False, "autoreset_mode": "Disabled"}
@@ -74,9 +74,9 @@ def _held_library(skill):
         obs, _, _, _, info = venv.step(expert.act(obs))
         success = info["success"]
     assert success.all(), f"the expert of {skill} made no held states for the tests: {success}"
-    columns = venv.unwrapped.core.held_columns()
+    columns = venv.unwrapped.held_columns()
     columns["reference"] = columns["control"][:, hand.NUM_WRIST :]
-    columns["hold_target"] = np.array(venv.unwrapped.core.snapshot().sensors["object_position"])
-    manifest = Manifest(skill, __version__, venv.unwrapped.core.scene.model_hash, policy_hash="expert")
+    columns["hold_target"] = venv.unwrapped.object_in_palm()
+    manifest = Manifest(skill, __version__, venv.unwrapped.model_hash, policy_hash="expert")
     venv.close()
     return HeldStateLibrary.from_columns(manifest, columns)

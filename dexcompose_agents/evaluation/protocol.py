@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
 from dexcompose_agents.evaluation.records import (
     EPISODES_FILE,
@@ -24,7 +27,8 @@ from dexcompose_agents.evaluation.records import (
 from dexcompose_agents.evaluation.results import summarise, write_results
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import OUTCOMES, parse_pair
-from dexcompose_envs.rollouts import Episode, Rollout, run_episodes
+from dexcompose_envs.episodes.phases import ONGOING
+from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 
 __all__ = [
     "EVALUATION_SEED_BASE",
@@ -98,6 +102,14 @@ def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
         if not 1 <= value <= limit:
             raise EvaluationError(f"{name} must lie in [1, {limit}], got {value}")
     return [Episode(episode_seed(seed, rollout), tag=seed) for seed in range(seeds) for rollout in range(rollouts)]
+
+
+class UntilDecided(Watcher):
+    """Ends an episode as soon as its outcome is known: a failed one need not wait for the time limit."""
+
+    def step(self, moment: Moment) -> NDArray[np.bool_]:
+        """Worlds (N,) that are through."""
+        return moment.ended | (np.asarray(moment.info["outcome"]) != ONGOING)
 
 
 def outcome_of(rollout: Rollout) -> str:
@@ -241,7 +253,7 @@ def evaluate(
     try:
         if todo:
             venv = worlds(pair, min(num_envs, len(todo)), **env_kwargs)
-            rollouts_run = run_episodes(venv, method, todo, in_order=False)
+            rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)
             for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
                 episode = rollout.episode
                 record = EpisodeRecord(*run, episode.tag, episode.seed, outcome_of(rollout), rollout.steps)

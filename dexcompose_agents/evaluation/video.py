@@ -14,7 +14,7 @@ import numpy.typing as npt
 from dexcompose_agents.evaluation.manifest import write_json
 from dexcompose_agents.evaluation.protocol import make_worlds, outcome_of
 from dexcompose_agents.methods.base import CompositionMethod
-from dexcompose_envs.env import RENDER_FPS
+from dexcompose_envs.faces import RENDER_FPS
 from dexcompose_envs.files import atomic_path
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 

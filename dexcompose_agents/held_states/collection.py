@@ -120,7 +120,7 @@ def collect(
         settings = {
             "skill": skill,
             "env_version": __version__,
-            "model_hash": str(getattr(venv.unwrapped, "core").scene.model_hash),  # noqa: B009
+            "model_hash": str(getattr(venv.unwrapped, "model_hash")),  # noqa: B009
             "policy_hash": policy_hash,
             "seed": seed,
             **asdict(criteria),
@@ -228,7 +228,7 @@ def _roll_out(
         restless = through & ((speed > criteria.max_object_speed) | (joint_speed > criteria.max_joint_speed))
         late = ~holding & (steps >= criteria.reach_steps) & ~np.asarray(info["success"], bool)
         over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-        columns = unwrapped.core.held_columns() if through.any() else {}
+        columns = unwrapped.held_columns() if through.any() else {}
         for world in np.flatnonzero(unstable | (holding & ~held) | moved | through | late | over):
             if unstable[world]:
                 result = Finished("unstable")

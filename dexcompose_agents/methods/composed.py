@@ -18,9 +18,10 @@ from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.runtime.devices import find_device
 from dexcompose_envs import hand, parse_pair
-from dexcompose_envs.observations import FIXTURE_CONTEXT, HAND_CONTEXT, JOINT_POSITION, OBJECT_CONTEXT, layout_of
+from dexcompose_envs.observations import layout_of, terms_of
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.skills import make_interaction, make_retention
+from dexcompose_envs.skills import make_interaction
+from dexcompose_envs.skills.chain import Chain
 
 __all__ = ["ComposedMethod", "composite_layout"]
 
@@ -28,12 +29,8 @@ __all__ = ["ComposedMethod", "composite_layout"]
 def composite_layout(pair: str) -> dict[str, dict[str, slice]]:
     """Columns of every term of the composite observation, ``layout[key][term]``; equal to ``env.unwrapped.layout``."""
     skill_a, skill_b = parse_pair(pair)
-    terms = {
-        "task_a": (JOINT_POSITION, *make_retention(skill_a).terms),
-        "task_b": (JOINT_POSITION, *make_interaction(skill_b).terms),
-        "context": HAND_CONTEXT + OBJECT_CONTEXT + FIXTURE_CONTEXT,
-    }
-    return {key: layout_of(value) for key, value in terms.items()}
+    terms = terms_of(Chain.of(skill_a, (skill_b,)).skills)
+    return {key: layout_of([term for _, term in value]) for key, value in terms.items()}
 
 
 class ComposedMethod:

@@ -81,7 +81,7 @@ class ResidualBTask:
         self.observation_size = residual_b_size(sizes["task_b"], sizes["context"])
         self.action_size = hand.NUM_ACTIONS
         self.bound = bound_of(config).to(device)
-        start = self.worlds.env.unwrapped.interaction_start
+        start = self.worlds.env.unwrapped.interaction_starts[0]
         self.composer = Composer(mask, base_policy, stabiliser, start, layout, device=device)
         self._every_world = torch.ones(self.num_envs, dtype=torch.bool, device=device)
         self._previous = torch.zeros(self.num_envs, hand.NUM_ACTIONS, device=device)

@@ -55,7 +55,8 @@ def record_demonstrations(skill: str, episodes: int, seed: int, root: Path, adva
         RecordingError: If too few attempts succeed.
         OSError: If the folder cannot be written.
     """
-    from dexcompose_envs.demonstrations import make_expert, record
+    from dexcompose_envs.demonstrations import record
+    from dexcompose_envs.skills import make_expert
 
     return record(skill, make_expert(skill), episodes=episodes, seed=seed, root=root, progress=advance)
 

@@ -161,12 +161,12 @@ def record(
         **(env_kwargs or {}),
     )
     try:
-        core: Any = venv.unwrapped.core  # type: ignore[attr-defined]
+        env: Any = venv.unwrapped
         settings = {
             "skill": skill,
             "policy": agent.name,
             "env_version": version_of_envs(),
-            "model_hash": core.scene.model_hash,
+            "model_hash": env.model_hash,
             "seed": seed,
             "tail": tail,
         }

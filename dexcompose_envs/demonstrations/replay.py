@@ -90,7 +90,7 @@ def replay_dataset(
     try:
         here = {
             "env_version": version_of_envs(),
-            "model_hash": venv.unwrapped.core.scene.model_hash,  # type: ignore[attr-defined]
+            "model_hash": venv.unwrapped.model_hash,  # type: ignore[attr-defined]
         }
         for key, value in here.items():
             if about.get(key) != value:

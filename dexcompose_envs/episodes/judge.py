@@ -34,17 +34,17 @@ class Judge:
     A held object is *lost* when it is further than the skill's `RETENTION_RADIUS` from its hold target in the palm
     frame, or lower than its `DROP_HEIGHT`. Interactions are done in turn: a stage of a composite is *through* when its
     interaction was done while the object is held, and the object is still held `phases.SETTLE_STEPS` later; with the
-    last stage the episode *succeeds*. A retention skill alone succeeds after `STREAK` good steps in a row, an interaction
-    skill alone as soon as it is done.
+    last stage the episode *succeeds*. A retention skill alone succeeds after `STREAK` good steps in a row, an
+    interaction skill alone as soon as it is done.
 
-    A stage must be done within `task_steps`, else the episode *fails* and is truncated; settling is given its time
-    beyond that. A world that diverges is truncated: nothing is known of it, and nothing is paid.
+    A stage must be done within the task's time, else the episode counts as failed, whatever limit it is cut off at;
+    settling is given its time beyond that. A world that diverges is truncated: nothing is known of it, and nothing is
+    paid.
 
     Args:
         chain: The skills.
         num_worlds: Number of worlds N.
-        task_steps: Control steps in which a stage must be done.
-        max_episode_steps: Control steps after which an episode is cut short; None: when the task's time is over.
+        max_episode_steps: Control steps after which an episode is truncated.
         terminate_on_success: Whether success ends the episode.
         arrays: Where the environment's arrays live.
     """
@@ -53,17 +53,14 @@ class Judge:
         self,
         chain: Chain,
         num_worlds: int,
-        task_steps: int,
-        max_episode_steps: int | None,
+        max_episode_steps: int,
         terminate_on_success: bool,
         arrays: Arrays,
     ) -> None:
-        self._chain, self._task_steps = chain, task_steps
+        self._chain, self._task_steps = chain, task_steps(chain)
+        self.max_episode_steps = max_episode_steps
         self._terminate_on_success = terminate_on_success
         self._settle_steps = phases.SETTLE_STEPS if chain.is_composite else 0
-        self._longest = longest_episode(chain, task_steps)
-        if max_episode_steps is not None:
-            self._longest = min(self._longest, max_episode_steps)
         self._arrays, self._xp = arrays, arrays.xp
         whole = arrays.xp.int64
         self._streak, self._stage, self._stage_since, self._outcome = (
@@ -132,7 +129,7 @@ class Judge:
         outcome = where(failed, phases.B_FAIL, self._arrays.full((len(success),), phases.ONGOING, xp.int64))
         self._outcome = where(success, phases.SUCCESS, where(lost, lost_in, outcome))
         terminated = lost | (success & self._terminate_on_success)
-        truncated = (failed | (elapsed >= self._longest) | diverged) & ~terminated
+        truncated = ((elapsed >= self.max_episode_steps) | diverged) & ~terminated
         terms = {"retention": -distance, "progress": gained, "success": xp.astype(success, self._arrays.float)}
         terms = {name: where(diverged, 0.0, value) for name, value in terms.items()}
         return Step(sum(terms.values()), terminated, truncated, self._info(success, held, elapsed, diverged, terms))
@@ -185,12 +182,13 @@ class Judge:
         done = self._done_since >= 0
         through = done & held & (elapsed - self._done_since >= self._settle_steps)
         gained = self._gain(progress)
+        in_time = done & (self._done_since - self._stage_since <= self._task_steps)
         last = self._stage == len(chain.interactions) - 1
         onward = through & ~last
         self._stage_since = where(onward, self._done_since, self._stage_since)
         self._done_since = where(onward, -1, self._done_since)
         self._stage = where(onward, self._stage + 1, self._stage)
-        return through & last, late & ~done, gained
+        return through & last, late & ~in_time, gained
 
     def _in_turn(self, values: list[Array]) -> Array:
         """Of one value (N,) per interaction, that of each world's interaction in turn."""
@@ -204,15 +202,13 @@ class Judge:
         return gained
 
 
-def longest_episode(chain: Chain, task_steps: int) -> int:
-    """Control steps after which every episode is over."""
+def task_steps(chain: Chain) -> int:
+    """Control steps in which a single skill, or each interaction of a composite, must be done."""
+    return phases.INTERACTION_STEPS if chain.is_composite else next(iter(chain.skills.values())).MAX_STEPS
+
+
+def longest_episode(chain: Chain) -> int:
+    """Control steps after which an episode is decided, settling included: the registered `max_episode_steps`."""
     if not chain.is_composite:
-        return task_steps
-    return len(chain.interactions) * task_steps + phases.SETTLE_STEPS
-
-
-def default_task_steps(chain: Chain) -> int:
-    """Control steps in which each stage must be done, unless said otherwise."""
-    if chain.is_composite:
-        return phases.INTERACTION_STEPS
-    return next(iter(chain.skills.values())).MAX_STEPS
+        return task_steps(chain)
+    return len(chain.interactions) * task_steps(chain) + phases.SETTLE_STEPS

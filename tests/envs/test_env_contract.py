@@ -207,8 +207,8 @@ def test_held_splits_draw_from_their_part(held_library, split):
         ({"held_split": "validation"}, "unknown held_split 'validation'; expected one of all, train, test"),
         ({"backend": "bullet"}, "backend is 'bullet'; a single environment expected 'mujoco'"),
         ({"retention": "GrabBall"}, "unknown retention skill 'GrabBall'; expected one of GraspBall, PickStick"),
-        ({"interaction": "PullLever"}, "unknown interaction skill 'PullLever'; expected one of PushButton"),
-        ({"retention": None, "interaction": None}, "got neither"),
+        ({"interactions": ["PullLever"]}, "unknown interaction skill 'PullLever'; expected one of PushButton"),
+        ({"retention": None, "interactions": []}, "without a retention skill"),
         ({"retention": None, "start": "held"}, "start='held' needs a retention skill"),
         ({"render_mode": "ascii"}, "unknown render_mode 'ascii'"),
     ],
@@ -216,7 +216,7 @@ def test_held_splits_draw_from_their_part(held_library, split):
 def test_wrong_arguments_are_refused(kwargs, message):
     from dexcompose_envs.env import DexComposeEnv
 
-    arguments = {"retention": "GraspBall", "interaction": "PushButton", "start": "scratch", **kwargs}
+    arguments = {"retention": "GraspBall", "interactions": ["PushButton"], "start": "scratch", **kwargs}
     with pytest.raises(ValueError, match=r"expected|got neither|needs") as error:
         DexComposeEnv(**arguments)
     assert message in str(error.value)

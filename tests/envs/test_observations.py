@@ -14,6 +14,7 @@ from dexcompose_envs.observations import (
     split,
 )
 
+CONFIG = CoreConfig(retention="GraspBall", interactions=("PushButton",), start="scratch", num_threads=1)
 NAMES = (*SKILLS, *("-".join(pair) for pair in PAIRS))
 
 
@@ -49,7 +50,7 @@ def test_single_and_vector_layouts_agree():
 
 
 def test_joint_positions_are_the_normalised_joint_angles():
-    core = BatchedCore(CoreConfig("GraspBall", "PushButton", "scratch", num_threads=1), 3)
+    core = BatchedCore(CONFIG, 3)
     core.seed(np.arange(3), [0, 1, 2])
     core.reset(np.arange(3))
     qpos = core.engine.qpos()
@@ -65,7 +66,7 @@ def test_joint_positions_are_the_normalised_joint_angles():
 
 
 def test_geometry_terms_agree_with_each_other():
-    core = BatchedCore(CoreConfig("GraspBall", "PushButton", "scratch", num_threads=1), 4)
+    core = BatchedCore(CONFIG, 4)
     core.seed(np.arange(4), [0, 1, 2, 3])
     core.reset(np.arange(4))
     observed = core.observe()

@@ -10,8 +10,8 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexcompose_envs.demonstrations import make_expert
 from dexcompose_envs.rollouts import AgentError, Episode, Watcher, run_episodes
+from dexcompose_envs.skills import make_expert
 
 PREVIOUS = slice(1, 29)
 

@@ -64,7 +64,8 @@ def test_max_episode_steps_is_enforced(steps):
         obs, _, terminated, truncated, info = venv.step(stay(venv, obs))
         assert not terminated.any()
         assert (truncated == (step == steps)).all()
-    assert [OUTCOMES[i] for i in info["outcome"]] == ["b_fail"] * 3
+    expected = "b_fail" if steps > 150 else "ongoing"  # cut short before the task's time is over
+    assert [OUTCOMES[i] for i in info["outcome"]] == [expected] * 3
     venv.close()
 
 
@@ -229,19 +230,19 @@ def test_gymnasiums_own_vectorisation_gives_the_same(mode):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_envs": 0}, "num_envs is 0; expected at least 1"),
-        ({"max_episode_steps": 0}, "max_episode_steps is 0; expected a positive number"),
+        ({"num_envs": 0}, "num_envs is 0; expected a whole number of at least 1"),
+        ({"max_episode_steps": 0}, "max_episode_steps is 0; expected a whole number of at least 1"),
         ({"start": "air"}, "unknown start 'air'; expected one of held, scratch"),
-        ({"num_threads": 0}, "at least one world and one thread"),
+        ({"num_threads": 0}, "num_threads is 0; expected a whole number of at least 1"),
         ({"render_mode": "human"}, "unknown render_mode 'human'"),
-        ({"autoreset_mode": "sometimes"}, "'sometimes' is not a valid AutoresetMode"),
+        ({"autoreset_mode": "sometimes"}, "autoreset_mode is 'sometimes'; expected one of"),
     ],
 )
 def test_wrong_arguments_are_refused(kwargs, message):
     from dexcompose_envs.vector_env import DexComposeVectorEnv
 
     with pytest.raises(ValueError, match=message):
-        DexComposeVectorEnv(**{"num_envs": 2, "interaction": "PushButton", **kwargs})
+        DexComposeVectorEnv(**{"num_envs": 2, "interactions": ["PushButton"], **kwargs})
 
 
 def test_wrong_actions_seeds_and_options_are_refused(held_library):

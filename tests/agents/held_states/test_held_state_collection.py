@@ -1,7 +1,5 @@
 """Collecting held states from worlds whose course is known."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -26,7 +24,7 @@ class FakeWorlds:
     def __init__(self, env_id, num_envs, **kwargs):
         self.num_envs, self.kwargs = num_envs, kwargs
         self.layout = {"context": TERMS}
-        self.core = SimpleNamespace(scene=SimpleNamespace(model_hash="model"), held_columns=self.held_columns)
+        self.model_hash = "model"
         self.seed, self.elapsed = np.zeros(num_envs, int), np.zeros(num_envs, int)
         self.ended, self.closed = np.zeros(num_envs, bool), False
         self.last = np.zeros((num_envs, 28))

@@ -80,7 +80,7 @@ class TensorEnv:
     def __init__(self, env):
         self.env, self.device = env, torch.device("cpu")
         self.layout = env.unwrapped.layout
-        self.interaction_start = env.unwrapped.interaction_start
+        self.interaction_starts = env.unwrapped.interaction_starts
 
     @property
     def unwrapped(self):

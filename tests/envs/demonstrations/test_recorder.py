@@ -13,14 +13,13 @@ from dexcompose_envs.demonstrations import (
     RecordingError,
     ReplayError,
     load_demonstrations,
-    make_expert,
     minari_root,
     record,
     replay_dataset,
 )
 from dexcompose_envs.rollouts import AgentError
 from dexcompose_envs.scene import build_scene
-from dexcompose_envs.skills.grasps import GRASPS
+from dexcompose_envs.skills import make_expert, skill_names
 
 DATASET = "DexCompose/PushButton/expert-v0"
 
@@ -253,7 +252,7 @@ def test_wrong_actions_are_refused(tmp_path):
         record("PushButton", policy, episodes=1, num_envs=2, root=tmp_path)
 
 
-@pytest.mark.parametrize("skill", GRASPS)
+@pytest.mark.parametrize("skill", skill_names("retention"))
 def test_recorded_grasps_succeed_again(skill, tmp_path):
     report = record(skill, make_expert(skill), episodes=4, seed=40, num_envs=4, root=tmp_path)
     episodes = episodes_of(tmp_path, report.dataset_id)

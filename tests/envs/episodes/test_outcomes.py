@@ -21,14 +21,14 @@ def snapshot(**sensors):
     """A snapshot of one world that holds only what a task's judgement reads."""
     arrays = {name: np.array([value], np.float64) for name, value in sensors.items()}
     empty = np.zeros((1, 0))
-    return Snapshot(arrays, empty, empty, np.zeros((1, 3)), empty, empty, empty, empty)
+    return Snapshot(arrays, empty, empty, np.zeros((1, 3)), empty, empty, empty, empty, "b", empty, empty)
 
 
 @pytest.mark.parametrize(("travel", "done"), [(0.0, False), (0.0099, False), (0.0101, True)])
 def test_push_button_is_done_at_ten_millimetres(travel, done):
     task = make_interaction("PushButton")
-    assert task.done(snapshot(fixture_joint=[travel])).tolist() == [done]
-    assert task.progress(snapshot(fixture_joint=[travel]))[0] == pytest.approx(min(travel / 0.010, 1.0))
+    assert task.done(snapshot(b_joint_travel=[travel])).tolist() == [done]
+    assert task.progress(snapshot(b_joint_travel=[travel]))[0] == pytest.approx(min(travel / 0.010, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,11 @@ def held(held_library):
     """`held(name, **kwargs)`: a single environment that starts with the ball in the hand, ready for its first step."""
     made = []
 
-    def make(interaction="PushButton", **kwargs):
-        env = DexComposeEnv("GraspBall", interaction, start="held", held_states=held_library("GraspBall"), **kwargs)
+    def make(interactions=("PushButton",), **kwargs):
+        env = DexComposeEnv(
+            retention="GraspBall", interactions=interactions, start="held", held_states=held_library("GraspBall"),
+            **kwargs,
+        )  # fmt: skip
         made.append(env)
         obs, _ = env.reset(seed=0)
         return env, obs["context"][env.layout["context"]["previous_action"]]
@@ -142,7 +145,7 @@ def test_opening_the_hand_loses_the_object(held, wait, outcome):
 def test_success_comes_ten_held_steps_after_b(held, monkeypatch):
     env, stay = held()
     after(env, stay, 3)
-    pretend(env, monkeypatch, fixture_joint=lambda shown: np.array([[TRAVEL]]))
+    pretend(env, monkeypatch, b_joint_travel=lambda shown: np.array([[TRAVEL]]))
     for step in range(phases.SETTLE_STEPS + 1):
         terminated, truncated, info = after(env, stay, 1)
         is_last = step == phases.SETTLE_STEPS
@@ -157,7 +160,7 @@ def test_success_comes_ten_held_steps_after_b(held, monkeypatch):
 def test_b_stays_done_when_the_button_springs_back(held, monkeypatch):
     env, stay = held()
     with monkeypatch.context() as pressed:
-        pretend(env, pressed, fixture_joint=lambda shown: np.array([[TRAVEL]]))
+        pretend(env, pressed, b_joint_travel=lambda shown: np.array([[TRAVEL]]))
         after(env, stay, 1)
     terminated, _, info = after(env, stay, phases.SETTLE_STEPS)
     assert terminated
@@ -166,7 +169,7 @@ def test_b_stays_done_when_the_button_springs_back(held, monkeypatch):
 
 def test_a_lost_after_b_is_no_success(held, monkeypatch):
     env, stay = held()
-    pretend(env, monkeypatch, fixture_joint=lambda shown: np.array([[TRAVEL]]))
+    pretend(env, monkeypatch, b_joint_travel=lambda shown: np.array([[TRAVEL]]))
     after(env, stay, phases.SETTLE_STEPS)
     away = np.array([[0.0, 0.0, 0.06]])
     pretend(env, monkeypatch, object_position=lambda shown: shown.hold_target + away)
@@ -178,7 +181,7 @@ def test_a_lost_after_b_is_no_success(held, monkeypatch):
 
 def test_success_need_not_end_the_episode(held, monkeypatch):
     env, stay = held(terminate_on_success=False)
-    pretend(env, monkeypatch, fixture_joint=lambda shown: np.array([[TRAVEL]]))
+    pretend(env, monkeypatch, b_joint_travel=lambda shown: np.array([[TRAVEL]]))
     terminated, truncated, info = after(env, stay, phases.SETTLE_STEPS + 3)
     assert info["success"]
     assert OUTCOMES[info["outcome"]] == "success"
@@ -186,19 +189,52 @@ def test_success_need_not_end_the_episode(held, monkeypatch):
     assert not truncated
 
 
-def test_time_over_with_the_object_held_is_b_fail(held_library):
-    venv = gym.make_vec(
-        PAIR, num_envs=2, held_states=held_library("GraspBall"), max_episode_steps=5, autoreset_mode="Disabled"
-    )
-    obs, _ = venv.reset(seed=0)
-    stay = obs["context"][:, venv.unwrapped.layout["context"]["previous_action"]]
-    for _ in range(5):
-        *_, terminated, truncated, info = venv.step(stay)
-    assert truncated.all()
-    assert not terminated.any()
-    assert info["task_a_held"].all()
-    assert [OUTCOMES[i] for i in info["outcome"]] == ["b_fail"] * 2
-    venv.close()
+def test_time_over_with_the_object_held_is_b_fail(held):
+    env, stay = held()
+    terminated, truncated, info = after(env, stay, phases.INTERACTION_STEPS - 1)
+    assert OUTCOMES[info["outcome"]] == "ongoing"
+    terminated, truncated, info = after(env, stay, 1)
+    assert OUTCOMES[info["outcome"]] == "b_fail"
+    assert info["task_a_held"]
+    assert not terminated and not truncated
+    _, truncated, info = after(env, stay, phases.SETTLE_STEPS)
+    assert truncated
+    assert OUTCOMES[info["outcome"]] == "b_fail"
+
+
+@pytest.mark.parametrize(("done_at", "outcome"), [(191, "success"), (200, "success"), (201, "b_fail")])
+def test_what_is_done_in_time_may_settle_beyond_it(held, monkeypatch, done_at, outcome):
+    env, stay = held()
+    after(env, stay, done_at - 1)
+    pretend(env, monkeypatch, b_joint_travel=lambda shown: np.array([[TRAVEL]]))
+    terminated = truncated = False
+    while not (terminated or truncated):
+        terminated, truncated, info = after(env, stay, 1)
+    assert OUTCOMES[info["outcome"]] == outcome
+    assert info["elapsed_steps"] == (done_at + phases.SETTLE_STEPS if outcome == "success" else 210)
+
+
+@pytest.mark.parametrize("limit", [30, 205, 230])
+def test_the_outcome_does_not_depend_on_how_an_id_is_vectorised(held_library, limit):
+    options = {"held_states": held_library("GraspBall"), "max_episode_steps": limit}
+    modes = {
+        "sync": {"vector_kwargs": {"autoreset_mode": "Disabled"}},
+        "vector_entry_point": {"autoreset_mode": "Disabled"},
+    }
+    env = gym.make(PAIR)
+    columns = env.unwrapped.layout["context"]["previous_action"]
+    env.close()
+    ends = []
+    for mode, own in modes.items():
+        venv = gym.make_vec(PAIR, num_envs=2, vectorization_mode=mode, **options, **own)
+        obs, _ = venv.reset(seed=0)
+        stay, steps, truncated = obs["context"][:, columns], 0, np.zeros(2, bool)
+        while not truncated.any():
+            *_, truncated, info = venv.step(stay)
+            steps += 1
+        ends.append((steps, truncated.tolist(), info["outcome"].tolist()))
+        venv.close()
+    assert ends[0] == ends[1] == (limit, [True] * 2, [OUTCOMES.index("ongoing" if limit < 200 else "b_fail")] * 2)
 
 
 def test_phases_follow_the_timeline(held):
@@ -211,7 +247,7 @@ def test_phases_follow_the_timeline(held):
 
 
 def test_a_retention_skill_from_a_held_start_ends_only_when_lost(held, monkeypatch):
-    env, stay = held(interaction=None)
+    env, stay = held(interactions=())
     terminated, _, info = after(env, stay, 15)
     assert not terminated
     assert info["task_a_held"]

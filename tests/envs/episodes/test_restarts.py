@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from dexcompose_envs.arrays import Arrays
 from dexcompose_envs.episodes.readback import LaggedReader
-from dexcompose_envs.episodes.restarts import Restarts
-from dexcompose_envs.episodes.start_queue import StartQueue
+from dexcompose_envs.episodes.restarts import Restarts, StartQueue
 
 CPU = Arrays.torch("cpu")
 

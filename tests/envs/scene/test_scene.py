@@ -105,7 +105,7 @@ def test_object_weights():
 
 def test_the_button_resists_with_5_to_10_newtons():
     model = build_scene(None, "PushButton").model
-    joint = model.joint("FIXTURE_JOINT")
+    joint = model.joint("b_travel")
     force = [model.jnt_stiffness[joint.id] * (travel - model.qpos_spring[joint.qposadr[0]]) for travel in (0.0, 0.012)]
     weight = 0.05 * 9.81
     assert 4.5 <= force[0] - weight <= 10
@@ -126,5 +126,5 @@ def test_scenes_differ_in_their_hash_and_are_built_once():
 
 
 def test_unknown_skills_are_refused():
-    with pytest.raises(ValueError, match="unknown retention skill 'Ball'; expected one of"):
+    with pytest.raises(ValueError, match="unknown skill 'Ball'; expected one of"):
         build_scene("Ball")

@@ -82,7 +82,7 @@ def test_sb3_gets_outcome_and_terminal_observation():
         obs, _, dones, infos = env.step(previous_action(venv, obs)[:, owned])
         assert dones.tolist() == [step == 2] * 2
     for info in infos:
-        assert OUTCOMES[info["outcome"]] == "b_fail"
+        assert OUTCOMES[info["outcome"]] == "ongoing"
         assert info["is_success"] is False
         assert info["TimeLimit.truncated"] is True
         assert info["episode"]["l"] == 3
