@@ -14,11 +14,10 @@ those that were refused.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -27,27 +26,16 @@ from numpy.typing import NDArray
 from dexcompose_agents.held_states.shards import REASONS, CollectionError, Finished, Shards, refuse_other
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
 from dexcompose_envs import __version__, env_id, hand
-from dexcompose_envs.files import check_writable_dir
+from dexcompose_envs.agent import Agent
+from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
-from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE
+from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE, Array
+from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 
 SHARD_EPISODES = 128
 """Finished episodes per shard."""
 Progress = Callable[[int, int], None]
 """Called with (states accepted, states wanted)."""
-
-
-class RetentionPolicy(Protocol):
-    """What collection needs of a base policy, such as `diffusion.policy.DiffusionPolicy`."""
-
-    def reset(self, num_envs: int) -> None:
-        """Starts afresh with so many worlds."""
-
-    def seed_envs(self, seeds: NDArray[np.int64], env_ids: NDArray[np.int64]) -> None:
-        """Starts a new episode in some worlds, whose noise comes from these seeds."""
-
-    def act(self, task_obs: NDArray[np.float32], env_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Actions (n, 28) in [-1, 1] for the task observations (n, size) of some worlds."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class HoldCriteria:
 
 def collect(
     skill: str,
-    policy: RetentionPolicy,
+    agent: Agent,
     count: int = 4096,
     *,
     out: str | Path,
@@ -85,7 +73,7 @@ def collect(
 
     Args:
         skill: Retention skill, for example "GraspBall".
-        policy: The trained policy of that skill.
+        agent: Who grasps: the trained policy of that skill, or its scripted expert.
         count: Number of states wanted.
         out: File to write; shards lie in `<out>.shards` until it is complete. A complete file made with the same
             settings is returned as it is.
@@ -129,130 +117,109 @@ def collect(
             settings["backend"] = backend
         if (done := _complete(out, settings, count)) is not None:
             return done
-        shards = Shards(out.with_name(out.name + ".shards"), settings)
-        episodes = _Episodes(shards, count, max_attempts, progress)
-        try:
-            _roll_out(venv, policy, criteria, seed, episodes)
-        finally:
-            episodes.flush()
+        with lock_folder(out.with_name(out.name + ".shards")) as folder:
+            shards = Shards(folder, settings)
+            collector = _Collector(venv.unwrapped, agent, criteria)
+            plan = (Episode(seed + number) for number in range(shards.episodes, max_attempts))
+            _fill(shards, run_episodes(venv, collector, plan, collector), count, progress)
+            library = HeldStateLibrary.from_columns(_manifest(settings, shards, count), shards.columns(count))
+            library.save(out)
+            shards.remove()
     finally:
         venv.close()
-    library = HeldStateLibrary.from_columns(_manifest(settings, shards, count), shards.columns(count))
-    library.save(out)
-    shards.remove()
     return HeldStateLibrary.load(out)
 
 
-class _Episodes:
-    """Hands out episode numbers, takes results in any order and passes them on in order, until enough are accepted."""
-
-    def __init__(self, shards: Shards, count: int, max_attempts: int, progress: Progress | None) -> None:
-        self._shards, self._count, self._max, self._progress = shards, count, max_attempts, progress
-        self._next = shards.episodes
-        self._waiting: dict[int, Finished] = {}
-        self._ready: list[Finished] = []
-        self._accepted = shards.accepted
-
-    @property
-    def enough(self) -> bool:
-        """Whether the episodes up to the first unfinished one hold enough states."""
-        return self._accepted >= self._count
-
-    def start(self) -> int:
-        """The next episode's number."""
-        self._next += 1
-        return self._next - 1
-
-    def finish(self, episode: int, result: Finished) -> None:
-        """Takes an episode's result."""
-        self._waiting[episode] = result
-        while not self.enough and (first := self._shards.episodes + len(self._ready)) in self._waiting:
-            self._ready.append(self._waiting.pop(first))
-            self._accepted += self._ready[-1].row is not None
-        if len(self._ready) >= SHARD_EPISODES:
-            self.flush()
-        finished = self._shards.episodes + len(self._ready)
-        if self._progress is not None:
-            self._progress(min(self._accepted, self._count), self._count)
-        if not self.enough and finished >= self._max:
-            reasons = self._shards.reasons + Counter(item.reason for item in self._ready)
-            raise CollectionError(
-                f"only {self._accepted} of {finished} episodes ended in a held state, expected {self._count}: "
-                + ", ".join(f"{reasons[name]} {name}" for name in REASONS if reasons[name])
-            )
-
-    def flush(self) -> None:
-        """Saves what has finished in order."""
-        if self._ready:
-            self._shards.append(self._ready)
-            self._ready = []
+def _fill(shards: Shards, rollouts: Iterator[Rollout], count: int, progress: Progress | None) -> None:
+    """Saves episodes, in order, until enough are accepted."""
+    ready: list[Finished] = []
+    accepted = shards.accepted
+    try:
+        while accepted < count and (rollout := next(rollouts, None)) is not None:
+            ready.append(rollout.result)
+            accepted += rollout.result.row is not None
+            if len(ready) >= SHARD_EPISODES:
+                shards.append(ready)
+                ready = []
+            if progress is not None:
+                progress(accepted, count)
+    finally:
+        shards.append(ready)
+    if accepted < count:
+        raise CollectionError(
+            f"only {accepted} of {shards.episodes} episodes ended in a held state, expected {count}: "
+            + ", ".join(f"{shards.reasons[name]} {name}" for name in REASONS if shards.reasons[name])
+        )
 
 
-def _roll_out(
-    venv: VectorEnv[Any, Any, Any], policy: RetentionPolicy, criteria: HoldCriteria, seed: int, episodes: _Episodes
-) -> None:
-    """Runs episodes in all worlds until `episodes` has enough."""
-    n = venv.num_envs
-    unwrapped: Any = venv.unwrapped
-    terms = unwrapped.layout["context"]
-    episode = np.zeros(n, np.int64)
-    steps = np.zeros(n, np.int64)
-    holding = np.zeros(n, bool)
-    command = np.zeros((n, hand.NUM_ACTIONS), np.float32)
-    start = np.zeros((n, 3))
-    ended = np.ones(n, bool)
-    policy.reset(n)
-    while not episodes.enough:
-        if ended.any():
-            worlds = np.flatnonzero(ended)
-            episode[worlds] = [episodes.start() for _ in worlds]
-            seeds: Any = (seed + episode).tolist()
-            observation, _ = venv.reset(seed=seeds, options={"reset_mask": ended.copy()})
-            policy.seed_envs(seed + episode[worlds], worlds)
-            steps[worlds], holding[worlds], ended = 0, False, np.zeros(n, bool)
-        action = command.copy()
-        reaching = np.flatnonzero(~holding)
-        if reaching.size:
-            action[reaching] = policy.act(observation["task_a"][reaching], reaching)
-        observation, _, terminated, truncated, info = venv.step(action)
-        steps += 1
-        context = np.asarray(observation["context"], np.float64)
+class _Collector(Watcher):
+    """Lets an agent grasp, holds still where it succeeds, and judges the hold."""
+
+    def __init__(self, worlds: Any, agent: Agent, criteria: HoldCriteria) -> None:
+        self.name, self._agent, self._criteria, self._worlds = agent.name, agent, criteria, worlds
+        n = worlds.num_envs
+        self._holding = np.zeros(n, bool)
+        self._hold_from = np.zeros(n, np.int64)
+        self._command = np.zeros((n, hand.NUM_ACTIONS), np.float32)
+        self._start = np.zeros((n, 3))
+        self._reasons: dict[int, str] = {}
+        self._columns: Mapping[str, NDArray[Any]] = {}
+
+    def reset(
+        self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: NDArray[np.int64], seeds: NDArray[np.int64]
+    ) -> None:
+        self._agent.reset(obs, info, env_ids, seeds)
+        self._holding[env_ids] = False
+
+    def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
+        if self._holding.all():
+            return self._command.copy()
+        return np.where(self._holding[:, None], self._command, self._agent.act(obs))
+
+    def idle(self, env_ids: NDArray[np.int64]) -> None:
+        if (idle := getattr(self._agent, "idle", None)) is not None:
+            idle(env_ids)
+
+    def step(self, moment: Moment) -> NDArray[np.bool_]:
+        limits, terms, holding = self._criteria, self._worlds.layout["context"], self._holding
+        context = np.asarray(moment.obs["context"], np.float64)
+        success, held = (np.asarray(moment.info[name], bool) for name in ("success", "task_a_held"))
         position = context[:, terms["object_position"]] / LENGTH_SCALE
-        held = np.asarray(info["task_a_held"], bool)
-
-        moved = holding & (np.linalg.norm(position - start, axis=1) > criteria.max_motion)
-        unstable = np.asarray(info["unstable"], bool)
-        through = holding & (steps >= criteria.hold_steps)
         speed = np.linalg.norm(context[:, terms["object_linear_velocity"]], axis=1)
         joint_speed = np.abs(context[:, terms["joint_velocity"]][:, hand.NUM_WRIST :]).max(axis=1) / VELOCITY_SCALE
-        restless = through & ((speed > criteria.max_object_speed) | (joint_speed > criteria.max_joint_speed))
-        late = ~holding & (steps >= criteria.reach_steps) & ~np.asarray(info["success"], bool)
-        over = np.asarray(terminated, bool) | np.asarray(truncated, bool)
-        columns = unwrapped.held_columns() if through.any() else {}
-        for world in np.flatnonzero(unstable | (holding & ~held) | moved | through | late | over):
-            if unstable[world]:
-                result = Finished("unstable")
-            elif not holding[world]:
-                result = Finished("not_reached")
-            elif not held[world] or (over[world] and not through[world]):
-                result = Finished("lost")
-            elif moved[world]:
-                result = Finished("moved")
-            elif restless[world]:
-                result = Finished("not_quiet")
-            else:
-                row = {name: np.array(column[world], np.float64) for name, column in columns.items()}
-                row["reference"] = hand.denormalize(command[world])[hand.NUM_WRIST :]
-                row["hold_target"] = position[world]
-                result = Finished("accepted", row)
-            episodes.finish(int(episode[world]), result)
-            ended[world] = True
+        through = holding & (moment.steps - self._hold_from >= limits.hold_steps)
+        over = moment.ended
+        # The first that is true decides.
+        reasons = {
+            "unstable": moment.unstable,
+            "not_reached": ~holding & (over | (~success & (moment.steps >= limits.reach_steps))),
+            "lost": holding & (~held | (over & ~through)),
+            "moved": holding & (np.linalg.norm(position - self._start, axis=1) > limits.max_motion),
+            "not_quiet": through & ((speed > limits.max_object_speed) | (joint_speed > limits.max_joint_speed)),
+            "accepted": through,
+        }
+        over = np.any(list(reasons.values()), axis=0)
+        first = np.argmax(list(reasons.values()), axis=0)
+        self._reasons = {world: list(reasons)[first[world]] for world in np.flatnonzero(over).tolist()}
+        self._columns = self._worlds.held_columns() if through.any() else {}
+        self._position = position
 
-        reached = ~holding & ~ended & np.asarray(info["success"], bool)
-        wrist = np.asarray(observation["task_a"])[:, : hand.NUM_WRIST]
-        stay = np.clip(np.concatenate([wrist, action[:, hand.NUM_WRIST :]], axis=1), -1.0, 1.0)
-        command[reached], start[reached], steps[reached] = stay[reached], position[reached], 0
-        holding |= reached
+        reached = ~holding & ~over & success
+        stay = np.concatenate([moment.obs["task_a"][:, : hand.NUM_WRIST], moment.actions[:, hand.NUM_WRIST :]], axis=1)
+        self._command[reached] = np.clip(stay[reached], -1.0, 1.0)
+        self._start[reached], self._hold_from[reached] = position[reached], moment.steps[reached]
+        self._holding = holding | reached
+        if reached.any():
+            self.idle(np.flatnonzero(reached))
+        return over
+
+    def result(self, world: int, moment: Moment) -> Finished:
+        if self._reasons[world] != "accepted":
+            return Finished(self._reasons[world])
+        row = {name: np.array(column[world], np.float64) for name, column in self._columns.items()}
+        row["reference"] = hand.denormalize(self._command[world])[hand.NUM_WRIST :]
+        row["hold_target"] = self._position[world]
+        return Finished("accepted", row)
 
 
 def _complete(out: Path, settings: Mapping[str, Any], count: int) -> HeldStateLibrary | None:

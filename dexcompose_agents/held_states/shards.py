@@ -52,7 +52,9 @@ class Shards:
         return len(self._rows)
 
     def append(self, finished: list[Finished]) -> None:
-        """Saves the next episodes."""
+        """Saves the next episodes, if there are any."""
+        if not finished:
+            return
         rows = [item.row for item in finished if item.row is not None]
         about = {"settings": self._settings, "first": self.episodes, "reasons": [item.reason for item in finished]}
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}

@@ -238,13 +238,13 @@ def collect_held_states(
         WeightsError: If the weights are missing or corrupt.
         CollectionError: If too few rollouts end in a held state.
     """
-    from dexcompose_agents.diffusion.policy import load_policy
+    from dexcompose_agents.diffusion.agent import PolicyAgent
     from dexcompose_agents.held_states.collection import collect
 
-    policy = load_policy(skill, path=weights, device=device or "cpu")
+    agent = PolicyAgent.load(skill, path=weights, device=device or "cpu")
     on_gpu = {"num_envs": GPU_WORLDS, "env_kwargs": {"backend": backend, "device": device}}
     options: dict[str, Any] = on_gpu if backend == "warp" else {}
-    collect(skill, policy, count, out=out, policy_hash=file_hash(weights), progress=advance, **options)
+    collect(skill, agent, count, out=out, policy_hash=file_hash(weights), progress=advance, **options)
 
 
 def shipped_masks(skill: str) -> tuple[str, ...]:

@@ -159,10 +159,10 @@ class _Chain:
             path = work / f"{skill}.npz"
             if amount.scripted_held_states:
                 from dexcompose_agents.held_states.collection import collect
-                from dexcompose_agents.scripted import ScriptedRetention
+                from dexcompose_envs.demonstrations import make_expert
 
-                policy, count = ScriptedRetention(skill), amount.held_states
-                collect(skill, policy, count, out=path, policy_hash="scripted", num_envs=count, progress=advance)
+                expert, count = make_expert(skill), amount.held_states
+                collect(skill, expert, count, out=path, policy_hash="scripted", num_envs=count, progress=advance)
             else:
                 watched = self.piece.watch(advance)
                 pipeline.collect_held_states(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 
+from dexcompose_envs import hand
 from dexcompose_envs.demonstrations.datasets import METADATA_KEY, load_demonstrations
 from dexcompose_envs.demonstrations.recorder import version_of_envs
+from dexcompose_envs.observations import Array
 from dexcompose_envs.registration import env_id
+from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 
 Progress = Callable[[int, int], None]
 """`progress(finished, total)` in episodes."""
@@ -97,45 +101,62 @@ def replay_dataset(
                 raise ReplayError(
                     f"dataset {name!r} was recorded with {key} {about.get(key)!r}, expected {value!r}; record it again"
                 )
+        playback = _Playback(episodes)
+        plan = [Episode(seed, tag=number) for number, seed in enumerate(seeds)]
         failed: list[int] = []
-        deviation = 0.0
-        for first in range(0, len(episodes), venv.num_envs):
-            wave = episodes[first : first + venv.num_envs]
-            succeeded, largest = _replay_wave(venv, wave, seeds[first : first + len(wave)])
-            failed += [int(e.id) for e, again in zip(wave, succeeded, strict=True) if not again]
-            deviation = max(deviation, largest)
+        for finished, rollout in enumerate(run_episodes(venv, playback, plan, playback), 1):
+            if not rollout.result:
+                failed.append(int(episodes[rollout.episode.tag].id))
             if progress is not None:
-                progress(first + len(wave), len(episodes))
+                progress(finished, len(episodes))
     finally:
         venv.close()
-    return ReplayReport(len(episodes), tuple(failed), deviation)
+    return ReplayReport(len(episodes), tuple(failed), playback.deviation)
 
 
-def _replay_wave(venv: Any, episodes: list[Any], seeds: list[int]) -> tuple[list[bool], float]:
-    """Success of each of at most N episodes, and the largest deviation of an observation."""
-    spare = venv.num_envs - len(episodes)
-    obs, _ = venv.reset(seed=seeds + [0] * spare)
-    lengths = [len(episode.actions) for episode in episodes]
-    succeeded = [False] * len(episodes)
-    over = [False] * len(episodes)
-    deviation = max(_deviation(obs, episode, 0, world) for world, episode in enumerate(episodes))
-    actions = np.zeros((venv.num_envs, *venv.single_action_space.shape), np.float32)
-    for step in range(max(lengths)):
-        for world, episode in enumerate(episodes):
-            actions[world] = episode.actions[min(step, lengths[world] - 1)]
-        obs, _, terminated, truncated, info = venv.step(actions)
-        for world, episode in enumerate(episodes):
-            if over[world] or step >= lengths[world]:
-                continue
-            deviation = max(deviation, _deviation(obs, episode, step + 1, world))
-            is_last = step == lengths[world] - 1
-            succeeded[world] = is_last and bool(info["success"][world]) and not terminated[world]
-            over[world] = is_last or bool(terminated[world])
-        ended = terminated | truncated
-        if ended.any():  # a world that is over goes on with any episode, unobserved
-            venv.reset(options={"reset_mask": ended})
-    return succeeded, deviation
+class _Playback(Watcher):
+    """Plays recorded actions, and compares what is seen with what was."""
 
+    name = "playback"
 
-def _deviation(obs: dict[str, Any], episode: Any, step: int, world: int) -> float:
-    return max(float(np.abs(obs[key][world] - episode.observations[key][step]).max()) for key in obs)
+    def __init__(self, episodes: Sequence[Any]) -> None:
+        self.deviation = 0.0
+        self._episodes = episodes
+        self._playing: dict[int, Any] = {}
+        self._steps = np.zeros(0, np.int64)
+
+    def reset(self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: Any, seeds: Any) -> None:
+        """Nothing: `begin` says which episodes they are."""
+
+    def begin(self, worlds: NDArray[np.int64], moment: Moment) -> None:
+        self._look(moment)
+
+    def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
+        actions = np.zeros((len(self._steps), hand.NUM_ACTIONS), np.float32)
+        for world, recorded in self._playing.items():
+            actions[world] = recorded.actions[self._steps[world]]
+        return actions
+
+    def idle(self, env_ids: NDArray[np.int64]) -> None:
+        for world in env_ids.tolist():
+            self._playing.pop(world, None)
+
+    def step(self, moment: Moment) -> NDArray[np.bool_]:
+        self._look(moment)
+        over = moment.ended
+        for world, recorded in self._playing.items():
+            over[world] |= moment.steps[world] == len(recorded.actions)
+        return over
+
+    def _look(self, moment: Moment) -> None:
+        self._steps = moment.steps
+        named = enumerate(moment.episodes)
+        self._playing = {world: self._episodes[episode.tag] for world, episode in named if episode is not None}
+        for world, recorded in self._playing.items():
+            for key, seen in moment.obs.items():
+                apart = np.abs(seen[world] - recorded.observations[key][self._steps[world]])
+                self.deviation = max(self.deviation, float(apart.max()))
+
+    def result(self, world: int, moment: Moment) -> bool:
+        is_last = moment.steps[world] == len(self._playing[world].actions)
+        return bool(is_last and moment.info["success"][world] and not (moment.terminated | moment.unstable)[world])

@@ -10,7 +10,7 @@ from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.held_states.collection import collect
 from dexcompose_agents.methods.composed import composite_layout
-from dexcompose_agents.scripted import ScriptedRetention
+from dexcompose_envs.demonstrations import make_expert
 from dexcompose_envs.ownership import FingerMask
 
 PAIR = "GraspBall-PushButton"
@@ -56,7 +56,7 @@ def test_evaluation_finds_the_same_on_both_engines(held_library, tmp_path):
 
 def test_a_held_state_is_collected_on_warp(tmp_path):
     library = collect(
-        "GraspBall", ScriptedRetention("GraspBall"), 1, out=tmp_path / "ball.npz", policy_hash="scripted", num_envs=1,
+        "GraspBall", make_expert("GraspBall"), 1, out=tmp_path / "ball.npz", policy_hash="scripted", num_envs=1,
         env_kwargs=WARP,
     )  # fmt: skip
     assert len(library) == 1

@@ -34,7 +34,7 @@ class FakeWorlds:
         return self
 
     def reset(self, seed, options):
-        mask = options["reset_mask"]
+        mask = options.get("reset_mask", np.ones(self.num_envs, bool))
         self.seed[mask], self.elapsed[mask], self.ended[mask] = np.array(seed)[mask], 0, False
         return self.observe(), {}
 
@@ -79,30 +79,34 @@ class FakeWorlds:
         self.closed = True
 
 
-class FakePolicy:
+class FakeAgent:
     """Its action is the number of its steps in the episode, over 100; interrupts after `stop_after` calls."""
+
+    name = "fake"
 
     def __init__(self, stop_after=10**9):
         self.left = stop_after
+        self.active = None
 
-    def reset(self, num_envs):
-        self.steps = np.zeros(num_envs, int)
+    def reset(self, obs, info, env_ids, seeds):
+        if self.active is None:
+            self.active, self.steps = np.zeros(len(obs["task_a"]), bool), np.zeros(len(obs["task_a"]), int)
+        self.steps[env_ids], self.active[env_ids] = 0, True
 
-    def seed_envs(self, seeds, env_ids):
-        self.steps[env_ids] = 0
-
-    def act(self, task_obs, env_ids):
-        assert len(task_obs) == len(env_ids)
+    def act(self, obs):
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
-        self.steps[env_ids] += 1
-        return np.repeat(self.steps[env_ids, None] / 100, 28, axis=1).astype(np.float32)
+        self.steps += 1
+        return np.where(self.active, self.steps / 100, np.nan)[:, None] * np.ones((1, 28), np.float32)
+
+    def idle(self, env_ids):
+        self.active[env_ids] = False
 
 
-def run(out, count=9, num_envs=4, policy=None, **kwargs):
+def run(out, count=9, num_envs=4, agent=None, **kwargs):
     kwargs = {"criteria": CRITERIA, "seed": 0, "make_env": FakeWorlds, "policy_hash": "policy"} | kwargs
-    return collect("GraspBall", policy or FakePolicy(), count, out=out, num_envs=num_envs, **kwargs)
+    return collect("GraspBall", agent or FakeAgent(), count, out=out, num_envs=num_envs, **kwargs)
 
 
 def test_only_quiet_holds_are_kept(tmp_path):
@@ -140,7 +144,7 @@ def test_an_interrupted_collection_goes_on_where_it_was(tmp_path, monkeypatch, s
     whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"
     run(whole)
     with pytest.raises(KeyboardInterrupt):
-        run(resumed, policy=FakePolicy(stop_after))
+        run(resumed, agent=FakeAgent(stop_after))
     assert not resumed.exists()
     run(resumed)
     assert resumed.read_bytes() == whole.read_bytes()
@@ -149,16 +153,16 @@ def test_an_interrupted_collection_goes_on_where_it_was(tmp_path, monkeypatch, s
 def test_finished_episodes_are_not_run_again(tmp_path):
     progress = []
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "states.npz", num_envs=1, policy=FakePolicy(60))
+        run(tmp_path / "states.npz", num_envs=1, agent=FakeAgent(60))
     run(tmp_path / "states.npz", num_envs=1, progress=lambda done, total: progress.append((done, total)))
     assert progress[0][0] > 1 and progress[-1] == (9, 9)
-    assert run(tmp_path / "states.npz", policy=FakePolicy(0)).manifest.seeds == (0, 22)  # complete: nothing is run
+    assert run(tmp_path / "states.npz", agent=FakeAgent(0)).manifest.seeds == (0, 22)  # complete: nothing is run
 
 
 def test_shards_of_another_run_are_refused(tmp_path):
     out = tmp_path / "states.npz"
     with pytest.raises(KeyboardInterrupt):
-        run(out, num_envs=1, policy=FakePolicy(60))
+        run(out, num_envs=1, agent=FakeAgent(60))
     with pytest.raises(CollectionError, match="collected with policy_hash = 'policy', this run has 'other'"):
         run(out, policy_hash="other")
     shard = next((tmp_path / "states.npz.shards").glob("*.npz"))
@@ -186,13 +190,13 @@ def test_a_policy_that_hardly_ever_succeeds_is_given_up(tmp_path):
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="can't write to output folder"):
-        run(tmp_path / "file" / "states.npz", policy=FakePolicy(0))
+        run(tmp_path / "file" / "states.npz", agent=FakeAgent(0))
 
 
 def test_the_real_environment_fits(tmp_path):
-    class Idle(FakePolicy):
-        def act(self, task_obs, env_ids):
-            return task_obs[:, :28]  # stay where you are
+    class Idle(FakeAgent):
+        def act(self, obs):
+            return obs["task_a"][:, :28]  # stay where you are
 
     criteria = HoldCriteria(reach_steps=5, hold_steps=5)
     with pytest.raises(CollectionError, match=r"only 0 of 3 episodes .* 3 not_reached"):
