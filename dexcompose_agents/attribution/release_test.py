@@ -21,8 +21,9 @@ neither retained nor clean and is reported in its own column.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ from numpy.typing import NDArray
 
 from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
-from dexcompose_envs import hand
-from dexcompose_envs.files import atomic_write, check_writable_dir
+from dexcompose_envs import env_id, hand
+from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.files import atomic_write, lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary
-from dexcompose_envs.observations import FORCE_SCALE, LENGTH_SCALE
+from dexcompose_envs.observations import FORCE_SCALE, LENGTH_SCALE, Array
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 
 MOTIONS = ("shake", "still")
 Progress = Callable[[int, int], None]
@@ -68,22 +71,22 @@ class ReleaseTestConfig:
     """Amplitude of the horizontal swing (m) under "shake": one sine period over the swing window."""
     swing_window: tuple[int, int] = (40, 90)
     """Control steps of the swing."""
-    split: str = "all"
-    """Part of the held-state library that states are drawn from: "all", "train" or "test"."""
+    split: str = "train"
+    """Part of the held-state library that states are drawn from: "all", "train" or "test"; the last is evaluation's."""
     seed: int = 0
     """Seed of the drawn states, swing directions and episodes."""
 
     def __post_init__(self) -> None:
         """Refuses settings that don't make a test."""
         if self.motion not in MOTIONS:
-            raise ValueError(f"motion is {self.motion!r}, expected one of {', '.join(MOTIONS)}")
+            raise UsageError(f"motion is {self.motion!r}, expected one of {', '.join(MOTIONS)}")
         for name in ("steps", "rollouts", "clean_steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected at least 1")
+                raise UsageError(f"{name} is {getattr(self, name)!r}, expected at least 1")
         if self.clean_steps > self.steps:
-            raise ValueError(f"clean_steps is {self.clean_steps}, expected at most steps = {self.steps}")
+            raise UsageError(f"clean_steps is {self.clean_steps}, expected at most steps = {self.steps}")
         if not 0.0 < self.retain_distance <= 0.05:
-            raise ValueError(f"retain_distance is {self.retain_distance!r} m, expected above 0 and at most 0.05")
+            raise UsageError(f"retain_distance is {self.retain_distance!r} m, expected above 0 and at most 0.05")
 
 
 @dataclass(frozen=True)
@@ -165,102 +168,133 @@ def run_release_test(
     config = config or ReleaseTestConfig()
     library = library or HeldStateLibrary.load(skill)
     masks = list(masks if masks is not None else FingerMask.candidates())
-    backend = str((env_kwargs or {}).get("backend", "mujoco"))
-    finished = {} if out is None else _open_folder(Path(out), skill, config, library, backend)
-    remaining = [mask for mask in masks if mask not in finished]
-    draws = [draw_rollout(library, config, k) for k in range(config.rollouts)]
-    jobs = [(mask, k) for mask in remaining for k in range(config.rollouts)]
-    verdicts: dict[FingerMask, list[Verdict]] = {mask: [] for mask in remaining}
-
-    def complete(mask: FingerMask) -> None:
-        retained, clean, unstable, slip = (sum(column) for column in zip(*verdicts[mask], strict=True))
-        slip = round(slip / config.rollouts, 6)
-        finished[mask] = MaskResult(mask, int(retained), int(clean), config.rollouts, int(unstable), slip)
-        if out is not None:
-            write_csv(Path(out) / "release_test.csv", [finished[m] for m in _in_order(finished)])
-
-    if jobs:
-        width = min(num_envs, len(jobs))
-        venv = make_env(
-            f"DexCompose/{skill}-v0",
-            num_envs=width,
-            start="held",
-            held_states=library,
-            terminate_on_success=False,
-            max_episode_steps=config.steps + 1,
-            autoreset_mode=AutoresetMode.DISABLED,
-            **(env_kwargs or {}),
-        )
-        try:
-            for start in range(0, len(jobs), width):
-                wave = jobs[start : start + width]
-                padded = wave + [wave[-1]] * (width - len(wave))
-
-                def step_done(t: int, start: int = start, size: int = len(wave)) -> None:
-                    if progress is not None:
-                        progress(start * config.steps + t * size, len(jobs) * config.steps)
-
-                judged = _run_wave(venv, library, config, padded, [draws[k] for _, k in padded], step_done)
-                for (mask, _), verdict in zip(wave, judged, strict=False):
-                    verdicts[mask].append(verdict)
-                    if len(verdicts[mask]) == config.rollouts:
-                        complete(mask)
-        finally:
-            venv.close()
-    results = [finished[mask] for mask in masks]
-    if out is not None and results:
-        draw_heat_map(Path(out) / "release_test.png", results, f"Release test of {skill}, base motion: {config.motion}")
+    if out is None:
+        return _run(skill, config, library, masks, {}, None, num_envs, progress, make_env, env_kwargs or {})
+    with lock_folder(out) as folder:
+        finished = _open_folder(folder, skill, config, library, (env_kwargs or {}).get("backend", "mujoco"))
+        table = folder / "release_test.csv"
+        results = _run(skill, config, library, masks, finished, table, num_envs, progress, make_env, env_kwargs or {})
+        title = f"Release test of {skill}, base motion: {config.motion}"
+        draw_heat_map(folder / "release_test.png", results, title)
     return results
 
 
-def _run_wave(
-    venv: VectorEnv[Any, Any, Any],
-    library: HeldStateLibrary,
+def _run(
+    skill: str,
     config: ReleaseTestConfig,
-    jobs: Sequence[tuple[FingerMask, int]],
-    draws: Sequence[Draw],
-    step_done: Callable[[int], None],
-) -> list[Verdict]:
-    """One rollout in every world."""
-    held = np.array([draw.held_index for draw in draws], dtype=np.int64)
-    states = library.take(held)
-    released = ~np.stack([mask.bits for mask, _ in jobs])
-    preserved_joints = np.stack([mask.joint_mask() for mask, _ in jobs])
-    targets = np.empty((len(jobs), config.steps, hand.NUM_ACTIONS))
-    targets[..., : hand.NUM_WRIST] = states["control"][:, None, : hand.NUM_WRIST]
-    targets[..., : hand.NUM_WRIST] += base_motion(config, np.array([draw.direction for draw in draws]))
-    targets[..., hand.NUM_WRIST :] = finger_targets(states["reference"], preserved_joints, config.steps)
-    actions = np.clip(hand.normalize(targets), -1.0, 1.0).astype(np.float32)
+    library: HeldStateLibrary,
+    masks: Sequence[FingerMask],
+    finished: dict[FingerMask, MaskResult],
+    table: Path | None,
+    num_envs: int,
+    progress: Progress | None,
+    make_env: Callable[..., VectorEnv[Any, Any, Any]],
+    env_kwargs: Mapping[str, Any],
+) -> list[MaskResult]:
+    """Tests the masks that are not finished, and writes the table whenever one is."""
+    draws = [draw_rollout(library, config, k) for k in range(config.rollouts)]
+    plan = [
+        Episode(draw.episode_seed, {"held_index": draw.held_index}, (mask, draw))
+        for mask in masks if mask not in finished for draw in draws
+    ]  # fmt: skip
+    if not plan:
+        return [finished[mask] for mask in masks]
+    venv = make_env(
+        env_id(skill),
+        num_envs=min(num_envs, len(plan)),
+        start="held",
+        held_states=library,
+        terminate_on_success=False,
+        max_episode_steps=config.steps + 1,
+        autoreset_mode=AutoresetMode.DISABLED,
+        **env_kwargs,
+    )
+    try:
+        release = _Release(venv.unwrapped, library, config, len(plan), progress)
+        verdicts: list[Verdict] = []
+        for rollout in run_episodes(venv, release, plan, release, options={"start": "held"}):
+            verdicts.append(rollout.result)
+            if len(verdicts) == config.rollouts:
+                mask = rollout.episode.tag[0]
+                finished[mask] = _counted(mask, verdicts)
+                verdicts = []
+                if table is not None:
+                    write_csv(table, [finished[m] for m in _in_order(finished)])
+    finally:
+        venv.close()
+    return [finished[mask] for mask in masks]
 
-    seeds: Any = [draw.episode_seed for draw in draws]
-    venv.reset(seed=seeds, options={"start": "held", "held_index": held})
-    terms = getattr(venv.unwrapped, "layout")["context"]  # noqa: B009  (not in the base class's type)
-    loudest = np.zeros(len(jobs))
-    lost = np.zeros(len(jobs), dtype=bool)
-    unstable = np.zeros(len(jobs), dtype=bool)
-    retained = np.zeros(len(jobs), dtype=bool)
-    offset = np.zeros(len(jobs))
-    for t in range(1, config.steps + 1):
-        observation, _, terminated, _, info = venv.step(actions[:, t - 1])
-        context = np.asarray(observation["context"], dtype=np.float64)
-        force = np.where(released, context[:, terms["finger_contact"]] / FORCE_SCALE, 0.0).max(axis=1)
-        if t > config.steps - config.clean_steps:
-            loudest = np.maximum(loudest, force)
-        offset = np.linalg.norm(context[:, terms["palm_offset"]] / LENGTH_SCALE, axis=1)
-        retained = np.asarray(info["task_a_held"], dtype=bool) & (offset < config.retain_distance)
-        unstable |= np.asarray(info.get("unstable", unstable), dtype=bool)
-        ended = np.asarray(terminated, dtype=bool)
-        lost |= ended
-        if ended.any() and t < config.steps:
-            # A lost object ends the episode; going on from the same state shows whether the fingers let go of it.
-            state = getattr(venv.unwrapped, "get_state")()  # noqa: B009
-            venv.reset(options={"reset_mask": ended, "state": state})
-        step_done(t)
-    retained &= ~unstable & ~lost
-    clean = (loudest < config.clean_force) & ~unstable
-    slip = np.where(retained, np.minimum(offset / config.retain_distance, 1.0), 1.0)
-    columns = (retained.tolist(), clean.tolist(), unstable.tolist(), slip.tolist())
-    return list(zip(*columns, strict=True))
+
+class _Release(Watcher):
+    """Opens the released fingers, moves the wrist, and judges each rollout."""
+
+    name = "release test"
+
+    def __init__(
+        self,
+        worlds: Any,
+        library: HeldStateLibrary,
+        config: ReleaseTestConfig,
+        rollouts: int,
+        progress: Progress | None,
+    ) -> None:
+        self._terms = worlds.layout["context"]
+        self._library, self._config, self._progress = library, config, progress
+        self._all_steps, self._done_steps = rollouts * config.steps, 0
+        n = worlds.num_envs
+        self._actions = np.zeros((n, config.steps, hand.NUM_ACTIONS), np.float32)
+        self._now = np.zeros(n, np.int64)
+        self._released = np.zeros((n, len(hand.FINGERS)), bool)
+        self._loudest, self._offset = np.zeros(n), np.zeros(n)
+        self._lost = np.zeros(n, bool)
+
+    def reset(self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: Any, seeds: Any) -> None:
+        """Nothing: `begin` says which episodes they are."""
+
+    def begin(self, worlds: NDArray[np.int64], moment: Moment) -> None:
+        tags = [episode.tag for world in worlds if (episode := moment.episodes[world]) is not None]
+        masks, draws = zip(*tags, strict=True)
+        states = self._library.take([draw.held_index for draw in draws])
+        preserved = np.stack([mask.joint_mask() for mask in masks])
+        targets = np.empty((len(worlds), self._config.steps, hand.NUM_ACTIONS))
+        targets[..., : hand.NUM_WRIST] = states["control"][:, None, : hand.NUM_WRIST]
+        targets[..., : hand.NUM_WRIST] += base_motion(self._config, np.array([draw.direction for draw in draws]))
+        targets[..., hand.NUM_WRIST :] = finger_targets(states["reference"], preserved, self._config.steps)
+        self._actions[worlds] = np.clip(hand.normalize(targets), -1.0, 1.0)
+        self._released[worlds] = ~np.stack([mask.bits for mask in masks])
+        self._loudest[worlds], self._lost[worlds], self._now = 0.0, False, moment.steps
+
+    def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
+        return self._actions[np.arange(len(self._now)), np.minimum(self._now, self._config.steps - 1)]
+
+    def step(self, moment: Moment) -> NDArray[np.bool_]:
+        self._now = moment.steps
+        context = np.asarray(moment.obs["context"], np.float64)
+        force = np.where(self._released, context[:, self._terms["finger_contact"]] / FORCE_SCALE, 0.0).max(axis=1)
+        is_late = self._now > self._config.steps - self._config.clean_steps
+        self._loudest = np.where(is_late, np.maximum(self._loudest, force), self._loudest)
+        self._offset = np.linalg.norm(context[:, self._terms["palm_offset"]] / LENGTH_SCALE, axis=1)
+        self._lost |= moment.terminated
+        if self._progress is not None:
+            self._done_steps += sum(episode is not None for episode in moment.episodes)
+            self._progress(self._done_steps, self._all_steps)
+        # A lost object ends the episode; going on from the same state shows whether the fingers let go of it.
+        return moment.unstable | (self._now >= self._config.steps)
+
+    def result(self, world: int, moment: Moment) -> Verdict:
+        self._done_steps += self._config.steps - int(moment.steps[world])  # where it ended early
+        if moment.unstable[world]:
+            return False, False, True, 1.0
+        offset, limit = float(self._offset[world]), self._config.retain_distance
+        retained = bool(moment.info["task_a_held"][world]) and offset < limit and not self._lost[world]
+        clean = bool(self._loudest[world] < self._config.clean_force)
+        return retained, clean, False, min(offset / limit, 1.0) if retained else 1.0
+
+
+def _counted(mask: FingerMask, verdicts: Sequence[Verdict]) -> MaskResult:
+    retained, clean, unstable, slip = (sum(column) for column in zip(*verdicts, strict=True))
+    slip = round(slip / len(verdicts), 6)
+    return MaskResult(mask, int(retained), int(clean), len(verdicts), int(unstable), slip)
 
 
 def _in_order(finished: dict[FingerMask, MaskResult]) -> list[FingerMask]:
@@ -273,11 +307,10 @@ def _open_folder(
     folder: Path, skill: str, config: ReleaseTestConfig, library: HeldStateLibrary, backend: str
 ) -> dict[FingerMask, MaskResult]:
     """Masks already tested in the folder, which must have been made with the same settings."""
-    check_writable_dir(folder)
     settings = {
         "skill": skill,
         **asdict(config),
-        "held_states": len(library),
+        "held_states": hashlib.sha256(library.to_bytes()).hexdigest(),
         "env_version": library.manifest.env_version,
         "model_hash": library.manifest.model_hash,
         "policy_hash": library.manifest.policy_hash,
@@ -285,12 +318,16 @@ def _open_folder(
     }
     settings = json.loads(json.dumps(settings))
     path, table = folder / "release_test.json", folder / "release_test.csv"
-    if path.exists() and table.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+    if table.exists():
+        try:
+            stored = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            reason = f"{table} has no readable {path.name} that says how it was made ({type(error).__name__})"
+            raise FileError(f"{reason}; give another folder or remove the old test") from None
         other = sorted(key for key in settings.keys() | stored.keys() if settings.get(key) != stored.get(key))
         if other:
             key = other[0]
-            raise ValueError(
+            raise UsageError(
                 f"{folder} holds a release test with {key} = {stored.get(key)!r}, this one has {settings.get(key)!r}; "
                 "give another folder or remove the old test"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dexcompose_agents.evaluation.statistics import wilson_interval
+from dexcompose_envs.errors import FileError
 from dexcompose_envs.files import atomic_write
 from dexcompose_envs.hand import FINGERS
 from dexcompose_envs.ownership import FingerMask
@@ -29,7 +31,9 @@ CSV_COLUMNS = (
     "slip",
     "n",
     "unstable",
+    "check",
 )
+"""`check` sums up a row and the rows before it: a table that was edited or has lost a row is refused."""
 
 
 @dataclass(frozen=True)
@@ -92,46 +96,67 @@ def write_csv(path: str | Path, results: Sequence[MaskResult]) -> None:
     Raises:
         OSError: where the folder can't be written.
     """
-    text = io.StringIO()
+    atomic_write(path, to_csv(results))
+
+
+def to_csv(results: Sequence[MaskResult]) -> str:
+    """The table as text."""
+    text, check = io.StringIO(), ""
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for result in results:
         values = [result.p_ret, *result.p_ret_interval, result.p_clean, *result.p_clean_interval, result.slip]
-        kept = len(FINGERS) - result.mask.num_released
-        row = [str(result.mask), kept, result.mask.num_released, *(f"{value:.6f}" for value in values)]
-        writer.writerow([*row, result.rollouts, result.unstable])
-    atomic_write(path, text.getvalue())
+        released = result.mask.num_released
+        numbers = [len(FINGERS) - released, released, *(f"{value:.6f}" for value in values)]
+        row = [str(value) for value in (result.mask, *numbers, result.rollouts, result.unstable)]
+        check = _check(row, check)
+        writer.writerow([*row, check])
+    return text.getvalue()
+
+
+def _check(row: Sequence[str], before: str) -> str:
+    return f"{zlib.crc32(','.join([before, *row]).encode()):08x}"
 
 
 def read_csv(path: str | Path) -> list[MaskResult]:
     """Reads a table back; the intervals are recomputed from the counts.
 
     Raises:
-        ValueError: on missing columns, an unknown mask or numbers that don't fit, naming file and line.
+        FileError: on missing columns, an unknown mask, numbers that don't fit, a mask that occurs twice, or a table
+            that was edited or cut off, naming file and line.
         OSError: where the file can't be read.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in CSV_COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: release-test table lacks the columns {', '.join(missing)}")
-        results = []
-        for row in reader:
-            try:
-                count = int(row["n"])
-                results.append(
-                    MaskResult(
-                        mask=FingerMask.parse(row["mask"]),
-                        retained=round(float(row["P_ret"]) * count),
-                        clean=round(float(row["P_clean"]) * count),
-                        rollouts=count,
-                        unstable=int(row["unstable"]),
-                        slip=float(row["slip"]),
-                    )
-                )
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-    return results
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not a release-test table ({error})") from None
+    reader = csv.reader(io.StringIO(text))
+    header = next(reader, [])
+    if tuple(header) != CSV_COLUMNS:
+        raise FileError(f"{path}: release-test table has the columns {header}; expected {', '.join(CSV_COLUMNS)}")
+    results: dict[FingerMask, MaskResult] = {}
+    before = ""
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        try:
+            named = dict(zip(CSV_COLUMNS, row, strict=True))
+            count = int(named["n"])
+            result = MaskResult(
+                mask=FingerMask.parse(named["mask"]),
+                retained=round(float(named["P_ret"]) * count),
+                clean=round(float(named["P_clean"]) * count),
+                rollouts=count,
+                unstable=int(named["unstable"]),
+                slip=float(named["slip"]),
+            )
+        except ValueError as error:
+            raise FileError(f"{where}: {error}") from None
+        if named["check"] != (before := _check(row[:-1], before)) or result.mask in results:
+            raise FileError(f"{where}: the row, or one before it, was edited, repeated or removed; run the test again")
+        results[result.mask] = result
+    if not text.endswith("\n"):
+        raise FileError(f"{path}, line {reader.line_num}: the table is cut off; run the test again")
+    return list(results.values())
 
 
 def draw_heat_map(path: str | Path, results: Sequence[MaskResult], title: str = "Release test") -> None:

@@ -25,7 +25,7 @@ class FakeWorlds:
         self.env_id, self.num_envs, self.library, self.kwargs = env_id, num_envs, held_states, kwargs
         self.layout = {"context": TERMS}
         self.actions, self.closed, self.resets = [], False, 0
-        self.index = np.zeros(num_envs, int)
+        self.index, self.seeds = np.zeros((2, num_envs), int)
         self.lost = np.zeros(num_envs, bool)
         self.ended = np.zeros(num_envs, bool)
         FakeWorlds.made.append(self)
@@ -35,15 +35,18 @@ class FakeWorlds:
         return self
 
     def reset(self, seed=None, options=None):
+        seen = {"context": np.zeros((self.num_envs, 8), np.float32)}
+        mask = options.get("reset_mask", np.ones(self.num_envs, bool))
+        self.ended = self.ended & ~mask
         if "state" in options:
             assert options["state"].shape == (self.num_envs, 1)
-            self.ended &= ~options["reset_mask"]
             self.resets += 1
-            return None, {}
+            return seen, {}
         assert options["start"] == "held" and len(seed) == self.num_envs
-        self.seeds, self.index = list(seed), np.asarray(options["held_index"])
-        self.lost[:] = self.ended[:] = False
-        return None, {}
+        self.seeds = np.where(mask, seed, self.seeds)
+        self.index = np.where(mask, options["held_index"], self.index)
+        self.lost = self.lost & ~mask
+        return seen, {}
 
     def get_state(self):
         return np.zeros((self.num_envs, 1))

@@ -1,6 +1,10 @@
 """The release test on worlds whose answer is known."""
 
 import json
+import subprocess
+import sys
+import zlib
+from subprocess import PIPE
 
 import gymnasium as gym
 import numpy as np
@@ -15,8 +19,9 @@ from dexcompose_agents.attribution.release_test import (
     finger_targets,
     run_release_test,
 )
-from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
+from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, to_csv, write_csv
 from dexcompose_envs import hand
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 from dexcompose_envs.ownership import FingerMask
 
@@ -58,7 +63,7 @@ def test_environment_is_asked_for_what_the_test_needs(fake):
 
 def test_masks_share_their_draws(fake):
     first, second = (run(fake, masks=[mask], num_envs=12) and fake.made[-1] for mask in fake.masks[:2])
-    assert first.seeds == second.seeds and (first.index == second.index).all()
+    assert (first.seeds == second.seeds).all() and (first.index == second.index).all()
 
 
 def test_executed_actions_by_hand(fake):
@@ -119,6 +124,47 @@ def test_folder_has_table_settings_and_picture_and_resumes(fake, tmp_path):
         run(fake, ReleaseTestConfig(steps=20, rollouts=12, clean_steps=4, seed=6), masks=fake.masks, out=tmp_path)
 
 
+def test_states_are_drawn_from_the_part_for_training(fake):
+    assert ReleaseTestConfig().split == "train"
+    drawn = {draw_rollout(fake.library, SMALL, k).held_index for k in range(200)}
+    assert drawn == set(range(9))  # the last quarter of 12 states is evaluation's
+
+
+def test_another_library_of_the_same_size_is_refused(fake, tmp_path):
+    run(fake, masks=fake.masks[:1], out=tmp_path)
+    columns = fake.library.columns()
+    columns["hold_target"] = columns["hold_target"] + 0.01
+    fake.library = HeldStateLibrary.from_columns(fake.library.manifest, columns)
+    with pytest.raises(UsageError, match=r"holds a release test with held_states = '[0-9a-f]{64}', this one has"):
+        run(fake, masks=fake.masks[:1], out=tmp_path)
+
+
+def test_a_table_without_settings_is_refused(fake, tmp_path):
+    run(fake, masks=fake.masks[:1], out=tmp_path)
+    for text in ("{", "[1]"):
+        (tmp_path / "release_test.json").write_text(text)
+        with pytest.raises(FileError, match=r"release_test\.csv has no readable release_test\.json"):
+            run(fake, masks=fake.masks[:1], out=tmp_path)
+
+
+def test_two_tests_in_one_folder_are_refused(fake, tmp_path):
+    """Another process holds the folder; nothing is run and the table stays as it is."""
+    run(fake, masks=fake.masks[:1], out=tmp_path)
+    table, made = (tmp_path / "release_test.csv").read_text(), len(fake.made)
+    code = f"""if True:
+        import sys
+        from dexcompose_envs import files
+        with files.lock_folder({str(tmp_path)!r}):
+            print("locked", flush=True)
+            sys.stdin.read()"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UsageError, match=f"another process is writing to '{tmp_path}'"):
+            run(fake, masks=fake.masks, out=tmp_path)
+        other.stdin.close()
+    assert (tmp_path / "release_test.csv").read_text() == table and len(fake.made) == made
+
+
 def test_diverged_worlds_count_as_neither(fake):
     class Diverging(fake.make_vec):
         def step(self, action):
@@ -168,13 +214,15 @@ def test_table_by_hand(tmp_path):
     assert row.p_ret_interval == pytest.approx((0.8256, 0.9448), abs=1e-4)
     assert row.p_clean_interval == pytest.approx((0.9630, 1.0), abs=1e-4)
     write_csv(tmp_path / "table.csv", [row])
+    line = "TH+RF+LF,3,2,0.900000,0.825634,0.944771,1.000000,0.963007,1.000000,0.250000,100,0"
     assert (tmp_path / "table.csv").read_text().splitlines() == [
-        "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,slip,n,unstable",
-        "TH+RF+LF,3,2,0.900000,0.825634,0.944771,1.000000,0.963007,1.000000,0.250000,100,0",
+        "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,slip,n,unstable,check",
+        # The last column is zlib.crc32 of an empty check and the row, joined by commas.
+        f"{line},{zlib.crc32(b',' + line.encode()):08x}",
     ]
 
 
-@given(st.lists(st.tuples(masks, st.integers(1, 400), st.data()), max_size=5))
+@given(st.lists(st.tuples(masks, st.integers(1, 400), st.data()), max_size=5, unique_by=lambda row: row[0]))
 def test_table_round_trip(tmp_path_factory, drawn):
     rows = []
     for mask, count, data in drawn:
@@ -185,21 +233,59 @@ def test_table_round_trip(tmp_path_factory, drawn):
     assert read_csv(path) == rows
 
 
-def test_wrong_tables_are_refused(tmp_path):
+HEADER = "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,slip,n,unstable,check\n"
+ROWS = [MaskResult(mask, 7 * i, 90 - i, 100, slip=0.01 * i) for i, mask in enumerate(FingerMask.candidates()[:5])]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mask,n\nTH,3\n", "has the columns .*; expected mask, kept"),
+        ("", "has the columns"),
+        (HEADER + "XX,1,4,0.5,0,1,0.5,0,1,0,10,0,0\n", "line 2"),
+        (HEADER + "TH,1,4,1.5,0,1,0.5,0,1,0,10,0,0\n", "line 2"),
+        (HEADER + "TH,1,4,a,0,1,0.5,0,1,0,10,0,0\n", "line 2"),
+        (HEADER + "TH,1\n", "line 2"),
+    ],
+)
+def test_wrong_tables_are_refused(text, message, tmp_path):
     path = tmp_path / "table.csv"
-    path.write_text("mask,n\nTH,3\n")
-    with pytest.raises(ValueError, match=r"table\.csv: .*lacks the columns kept"):
+    path.write_text(text)
+    with pytest.raises(FileError, match=rf"table\.csv.*{message}"):
         read_csv(path)
-    header = "mask,kept,released,P_ret,P_ret_low,P_ret_high,P_clean,P_clean_low,P_clean_high,slip,n,unstable\n"
-    for line in (
-        "XX,1,4,0.5,0,1,0.5,0,1,0,10,0",
-        "TH,1,4,1.5,0,1,0.5,0,1,0,10,0",
-        "TH,1,4,a,0,1,0.5,0,1,0,10,0",
-        "TH,1",
-    ):
-        path.write_text(header + line + "\n")
-        with pytest.raises(ValueError, match=r"table\.csv, line 2"):
-            read_csv(path)
+
+
+@given(st.data())
+def test_an_edited_table_is_refused_with_the_line(tmp_path_factory, data):
+    """Any digit of any row changed: the message names the row."""
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    lines = to_csv(ROWS).splitlines(keepends=True)
+    row = data.draw(st.integers(1, 5))
+    place = data.draw(st.sampled_from([i for i, letter in enumerate(lines[row]) if letter.isdigit()]))
+    digit = data.draw(st.sampled_from([d for d in "0123456789" if d != lines[row][place]]))
+    lines[row] = lines[row][:place] + digit + lines[row][place + 1 :]
+    path.write_text("".join(lines))
+    with pytest.raises(FileError, match=rf"table\.csv, line {row + 1}: "):
+        read_csv(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda lines: [*lines[:2], *lines[3:]], 3),  # a row is gone
+        (lambda lines: [*lines, lines[1]], 7),  # a row is there twice
+        (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], 2),  # two have changed places
+        (lambda lines: [*lines[:5], lines[5][:40]], 6),  # cut off within a row
+        (lambda lines: [*lines[:5], lines[5].rstrip()], 6),  # cut off after its last digit
+    ],
+)
+def test_a_table_that_lost_rows_is_refused_with_the_line(spoil, line, tmp_path):
+    path = tmp_path / "table.csv"
+    write_csv(path, ROWS)
+    assert read_csv(path) == ROWS
+    path.write_text("".join(spoil(path.read_text().splitlines(keepends=True))))
+    with pytest.raises(FileError, match=rf"table\.csv, line {line}: "):
+        read_csv(path)
 
 
 def test_heat_map_is_a_small_picture(tmp_path):
