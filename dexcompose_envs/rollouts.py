@@ -259,15 +259,17 @@ class _Queue:
         return Moment(self._obs, info, list(self._episodes), self._steps, self._actions, reward, *flags)
 
     def _check(self, actions: NDArray[Any], live: NDArray[np.bool_]) -> None:
-        name = getattr(self.agent, "name", type(self.agent).__name__)
-        if actions.shape != self._actions.shape:
-            raise AgentError(f"{name!r} returned actions of shape {actions.shape}; expected {self._actions.shape}")
+        name, shape = getattr(self.agent, "name", type(self.agent).__name__), self._actions.shape
+        if actions.shape != shape:
+            raise AgentError(
+                f"agent {name!r} returned actions of shape {actions.shape}; expected {self._actions.shape}"
+            )
         spoilt = np.flatnonzero(live & ~np.isfinite(actions).all(axis=1))
         if spoilt.size:
             episode = self._episodes[int(spoilt[0])]
             assert episode is not None
             raise AgentError(
-                f"{name!r} returned a NaN or infinite action in the episode with seed {episode.seed}; "
+                f"agent {name!r} returned a NaN or infinite action in the episode with seed {episode.seed}; "
                 "expected numbers in [-1, 1]"
             )
 

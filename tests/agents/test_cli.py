@@ -175,8 +175,8 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Narrow", "returned actions of shape (2, 27), expected (2, 28)"),
-        ("Nan", "returned a NaN or infinite action in episode 1073741824, expected numbers in [-1, 1]"),
+        ("Narrow", "returned actions of shape (2, 27); expected (2, 28)"),
+        ("Nan", "returned a NaN or infinite action in the episode with seed 1073741824; expected numbers in [-1, 1]"),
         ("Infinite", "returned a NaN or infinite action"),
     ],
 )
@@ -184,7 +184,7 @@ def test_wrong_actions_are_one_line(name: str, message: str, capsys: pytest.Capt
     arguments = ["--method", f"cli_test_methods:{name}", "--seeds", "1", "--rollouts", "2"]
     assert cli.main(["eval", PAIR, *arguments]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("dexcompose: error: method 'zeros' ") and message in last
+    assert last.startswith("dexcompose: error: agent 'zeros' ") and message in last
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ class Broken(FakeMethod):
     [
         (
             lambda n: np.full((n, 28), np.nan),
-            "'fake' .* NaN or infinite action in the episode with seed 1073741824",
+            "agent 'fake' returned a NaN or infinite action in the episode with seed 1073741824",
         ),
         (lambda n: np.full((n, 28), np.inf), "NaN or infinite"),
         (lambda n: np.zeros((n, 27)), r"shape \(4, 27\); expected \(4, 28\)"),
