@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
-from dexcompose_envs import RETENTION_SKILLS
 from dexcompose_envs.observations import Array
+from dexcompose_envs.skills import make_skill
 
 
 class PolicyAgent:
@@ -23,7 +23,7 @@ class PolicyAgent:
 
     def __init__(self, skill: str, policy: BasePolicy) -> None:
         self.name, self.policy = skill, policy
-        self.key = "task_a" if skill in RETENTION_SKILLS else "task_b"
+        self.key = make_skill(skill).observation_key
         self._active = np.zeros(0, bool)
 
     @classmethod

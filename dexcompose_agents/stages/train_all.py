@@ -159,7 +159,7 @@ class _Chain:
             path = work / f"{skill}.npz"
             if amount.scripted_held_states:
                 from dexcompose_agents.held_states.collection import collect
-                from dexcompose_envs.demonstrations import make_expert
+                from dexcompose_envs.skills import make_expert
 
                 expert, count = make_expert(skill), amount.held_states
                 collect(skill, expert, count, out=path, policy_hash="scripted", num_envs=count, progress=advance)

@@ -10,8 +10,8 @@ from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.held_states.collection import collect
 from dexcompose_agents.methods.composed import composite_layout
-from dexcompose_envs.demonstrations import make_expert
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.skills import make_expert
 
 PAIR = "GraspBall-PushButton"
 WARP = {"backend": "warp", "device": "cpu"}
