@@ -129,21 +129,22 @@ def hold(
 ) -> Trajectory:
     """Holds the object with the held states' own commands plus noise (normalised), the same on every engine."""
     options: dict[str, Any] = {"start": "held", "held_states": library, "base_shake": shake}
-    venv = make(engine, skill, config, num_envs=config.worlds, **options)
-    core, columns = venv.unwrapped.core, venv.unwrapped.layout["context"]["previous_action"]
+    venv = make(engine, skill, config, num_envs=config.worlds, autoreset_mode="Disabled", **options)
+    env, columns = venv.unwrapped, venv.unwrapped.layout["context"]["previous_action"]
     obs, _ = venv.reset(seed=0, options={"held_index": np.arange(config.worlds) % len(library)})
     command, rng = obs["context"][:, columns], np.random.default_rng(0)
     positions: dict[str, list[NDArray[np.float64]]] = {"object_position": [], "palm_position": []}
     diverged = np.zeros(config.worlds, bool)
     for step in range(steps + 1):
         if step:
-            # The core doesn't restart worlds, so lost objects stay lost and all worlds go on.
             actions = np.clip(command + noise * rng.normal(size=command.shape), -1.0, 1.0)
-            diverged |= to_numpy(core.step(actions.astype(np.float32)).info["unstable"])
+            *_, info = venv.step(actions.astype(np.float32))
+            diverged |= to_numpy(info["unstable"])
+            env.set_state(env.get_state())  # nobody has ended: lost objects stay lost and all worlds go on
             bar(step, steps)
-        sensors = core.snapshot().sensors
+        sensors = env.sensors()
         for name, seen in positions.items():
-            seen.append(np.array(to_numpy(sensors[name]), dtype=np.float64))
+            seen.append(sensors[name])
     venv.close()
     tracks = {name: np.stack(seen) for name, seen in positions.items()}
     return Trajectory(tracks["object_position"], tracks["palm_position"], int(diverged.sum()))
@@ -198,7 +199,7 @@ def successes(engine: str, skill: str, config: Config, bar: Progress) -> int:
             success[first] = info["final_info"]["success"][first]
             ended |= first
         steps += 1
-        bar(steps, venv.unwrapped.core.max_episode_steps)
+        bar(steps, gym.spec(env_id(skill)).max_episode_steps)
     venv.close()
     return int(success.sum())
 

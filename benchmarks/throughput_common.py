@@ -43,7 +43,7 @@ def held_states(skill: str, count: int = 16) -> HeldStateLibrary:
         obs, _, _, _, info = venv.step(expert.act(obs))
     columns = env.held_columns()
     columns["reference"] = columns["control"][:, hand.NUM_WRIST :]
-    columns["hold_target"] = env.object_in_palm()
+    columns["hold_target"] = env.sensors()["object_position"]
     kept = np.flatnonzero(info["success"])
     manifest = Manifest(skill, __version__, env.model_hash, "expert")
     venv.close()

@@ -8,6 +8,7 @@ import numpy as np
 
 from dexcompose_envs import hand
 from dexcompose_envs.arrays import Arrays, to_numpy
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import Array
 
 
@@ -20,17 +21,17 @@ def checked_actions(actions: Any, num_worlds: int, arrays: Arrays) -> Array:
         arrays: Where the environment's arrays live.
 
     Raises:
-        ValueError: On a wrong shape; if nothing lies on a GPU, also on a value that is not finite.
+        UsageError: On a wrong shape; if nothing lies on a GPU, also on a value that is not finite.
     """
     if not hasattr(actions, "shape"):
         actions = np.asarray(actions, np.float64)
     if tuple(actions.shape) != (num_worlds, hand.NUM_ACTIONS):
-        raise ValueError(f"actions have shape {tuple(actions.shape)}; expected {(num_worlds, hand.NUM_ACTIONS)}")
+        raise UsageError(f"actions have shape {tuple(actions.shape)}; expected {(num_worlds, hand.NUM_ACTIONS)}")
     array = arrays.of(to_numpy(actions) if arrays.device is None else actions)
     if not arrays.is_cuda and not arrays.xp.isfinite(array).all():
         values = to_numpy(array)
         world, dim = np.argwhere(~np.isfinite(values))[0]
-        raise ValueError(
+        raise UsageError(
             f"action {hand.ACTION_NAMES[dim]} of world {world} is {values[world, dim]}; expected a finite number"
         )
     return array

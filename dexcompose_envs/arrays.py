@@ -65,7 +65,7 @@ class Arrays:
 
         dtype = dtype or self.float
         if isinstance(values, torch.Tensor):
-            return values.to(self.device, dtype, copy=True)
+            return values.detach().to(self.device, dtype, copy=True)
         tensor = torch.from_numpy(np.array(values)).to(dtype)
         # Only from pinned memory does a copy not wait for the work queued on the GPU.
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.is_cuda else tensor
@@ -83,7 +83,11 @@ class Arrays:
 
 def to_numpy(array: Any) -> NDArray[Any]:
     """An array of any library in NumPy; on a GPU the host waits for it."""
-    return array.detach().cpu().numpy() if is_torch_array(array) else np.asarray(array)
+    if not is_torch_array(array):
+        return np.asarray(array)
+    array = array.detach().cpu()
+    # NumPy has no bfloat16.
+    return array.float().numpy() if str(array.dtype) == "torch.bfloat16" else array.numpy()
 
 
 def fresh(array: Array) -> Array:

@@ -101,6 +101,7 @@ class BatchedCore:
             if seed is not None:
                 self._rngs[world] = np.random.default_rng(seed)
 
+    @np.errstate(under="ignore")
     def reset(
         self,
         worlds: NDArray[np.int64],
@@ -156,6 +157,7 @@ class BatchedCore:
         if self.arrays.device is not None:
             self._check_late(self._restarts.catch_up())
 
+    @np.errstate(under="ignore")  # tiny numbers are no error, whatever the caller thinks of them elsewhere
     def step(self, actions: Any) -> Step:
         """Advances all worlds by one control step.
 
@@ -217,6 +219,7 @@ class BatchedCore:
             stage=self.judge.stage,
         )
 
+    @np.errstate(under="ignore")
     def observe(self) -> dict[str, Array]:
         """Observations of all worlds: key -> (N, size) float32, fresh."""
         snapshot, xp = self.snapshot(), self.arrays.xp

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
+from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.checks import seed_or_none
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.faces import RENDER_FPS, Face, action_space, check_options, observation_space
@@ -112,9 +113,10 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
             StepError: Before the first reset.
         """
         self._check_reset()
+        action = to_numpy(action)
         if np.shape(action) != (hand.NUM_ACTIONS,):
             raise UsageError(f"action has shape {np.shape(action)}; expected ({hand.NUM_ACTIONS},)")
-        result = self.core.step(np.asarray(action)[None])
+        result = self.core.step(action[None])
         truncated = bool(result.truncated[0])
         if self.spec is not None and not self._is_restored:
             # `gym.make` adds a TimeLimit, which a user may have made longer than ours.

@@ -132,9 +132,10 @@ class Face:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""
         return self.core.held_columns()
 
-    def object_in_palm(self) -> NDArray[np.float64]:
-        """Where the object is in the palm frame (N, 3), m."""
-        return np.array(to_numpy(self.core.snapshot().sensors["object_position"]), np.float64)
+    def sensors(self) -> dict[str, NDArray[np.float64]]:
+        """What the sensors say now, fresh: group -> (N, size), SI units; see `scene/sensors.py` for the groups."""
+        groups = self.core.snapshot().sensors
+        return {name: np.array(to_numpy(value), np.float64) for name, value in groups.items()}
 
     def load_into(self, data: Any, world: int = 0) -> None:
         """Copies one world's state into an `MjData` of `scene.model`, for a viewer."""

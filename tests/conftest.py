@@ -76,7 +76,7 @@ def _held_library(skill):
     assert success.all(), f"the expert of {skill} made no held states for the tests: {success}"
     columns = venv.unwrapped.held_columns()
     columns["reference"] = columns["control"][:, hand.NUM_WRIST :]
-    columns["hold_target"] = venv.unwrapped.object_in_palm()
+    columns["hold_target"] = venv.unwrapped.sensors()["object_position"]
     manifest = Manifest(skill, __version__, venv.unwrapped.model_hash, policy_hash="expert")
     venv.close()
     return HeldStateLibrary.from_columns(manifest, columns)
