@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from dexcompose_agents.evaluation import EvaluationInterrupted, evaluate
-from dexcompose_agents.evaluation.manifest import EvaluationError
+from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, evaluate
 from dexcompose_agents.evaluation.protocol import method_device, planned_episodes
-from dexcompose_agents.evaluation.records import EpisodeLog
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.tables import terminal_table
-from dexcompose_agents.evaluation.video import Video, VideoError, load_videos, record_video, save_videos
+from dexcompose_agents.evaluation.video import VideoError, load_videos, record_video, save_videos
 from dexcompose_agents.methods import CompositionMethod, make_method
+from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_envs import PAIRS, parse_pair
+from dexcompose_envs.files import lock_folder
 
 __all__ = ["DEFAULT_METHODS", "BenchConfig", "run_bench"]
 
@@ -37,9 +36,11 @@ class BenchConfig:
         seeds: Evaluation seeds.
         rollouts: Rollouts per seed, pair and method.
         num_envs: Worlds stepped together; does not change the result.
-        selector: Selector whose shipped masks are used, by default the shipped choice.
+        selector: Selector whose shipped masks are used, by default the shipped choice; methods that take none are
+            named, and recorded with "none".
         backend: Physics, see ``evaluate``.
         device: Where "warp" and the methods' networks run.
+        reference: Method that the others are compared with in the report, see ``summarise``.
         out: Folder for episodes, results, videos and report.
         videos: "one" films one rollout per method on the first pair, "all" on every pair, "none" none.
     """
@@ -52,20 +53,9 @@ class BenchConfig:
     selector: str | None = None
     backend: str = "mujoco"
     device: str | None = None
+    reference: str | None = None
     out: Path = Path("runs/bench")
     videos: Literal["one", "all", "none"] = "one"
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("rollouts"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def run_bench(
@@ -83,8 +73,9 @@ def run_bench(
         The report's path and the content of ``results.json``.
 
     Raises:
-        EvaluationError: If the folder cannot be written or holds episodes of another configuration.
-        ValueError: On an unknown pair or method, before anything is run.
+        EvaluationError: If the folder holds episodes of another configuration, or two methods have one name.
+        UsageError: On an unknown pair or method, before anything is run, or a folder that is in use.
+        OSError: If the folder cannot be written.
         EvaluationInterrupted: On Ctrl-C; running the same command again goes on from there.
     """
     console = console or Console()
@@ -92,63 +83,61 @@ def run_bench(
     if not config.methods:
         raise EvaluationError("no method given; expected at least one")
     planned_episodes(config.seeds, config.rollouts)
-    EpisodeLog(config.out).close()  # proves that the folder can be written, before anything is computed
     device = method_device(config.backend, config.device)
     options = {} if device is None else {"device": device}
-    methods = {
-        (pair, name): make(name, pair, selector=config.selector, **options) for pair in pairs for name in config.methods
-    }
-    total = config.seeds * config.rollouts
-    width = max(len(f"{pair}  {method.name}") for (pair, _), method in methods.items())
-    with _progress(console) as progress:
-        for (pair, _), method in methods.items():
-            task = progress.add_task(f"{pair}  {method.name}".ljust(width), total=total)
-
-            def advance(done: int, _total: int, task: Any = task) -> None:
-                progress.update(task, completed=done)
-
-            evaluate(
-                pair,
-                method,
-                seeds=config.seeds,
-                rollouts=config.rollouts,
-                num_envs=config.num_envs,
-                backend=config.backend,
-                device=config.device,
-                out=config.out,
-                progress=advance,
-                **evaluate_options,
-            )
-    if config.videos != "none":
-        filmed = pairs if config.videos == "all" else pairs[:1]
-        _film(config.out, {key: method for key, method in methods.items() if key[0] in filmed}, console)
-    report, results = write_report(config.out)
+    with lock_folder(config.out):  # before anything is computed
+        methods = {
+            pair: [make(name, pair, selector=config.selector, **options) for name in config.methods] for pair in pairs
+        }
+        _check_names(methods[pairs[0]], config, console)
+        for pair in pairs:
+            for method in methods[pair]:
+                with progress_bar(f"{pair}  {method.name}") as advance:
+                    evaluate(
+                        pair,
+                        method,
+                        seeds=config.seeds,
+                        rollouts=config.rollouts,
+                        num_envs=config.num_envs,
+                        backend=config.backend,
+                        device=config.device,
+                        out=config.out,
+                        progress=advance,
+                        **evaluate_options,
+                    )
+        if config.videos != "none":
+            filmed = pairs if config.videos == "all" else pairs[:1]
+            _film(config.out, [(pair, method) for pair in filmed for method in methods[pair]], console)
+        report, results = write_report(config.out, reference=config.reference)
     console.print(terminal_table(results))
-    console.print(f"report: {report}", soft_wrap=True)
+    console.print(f"report: {report}", soft_wrap=True, markup=False)
     return report, results
 
 
-def _film(out: Path, methods: dict[tuple[str, str], CompositionMethod], console: Console) -> None:
+def _check_names(methods: list[CompositionMethod], config: BenchConfig, console: Console) -> None:
+    names = [method.name for method in methods]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise EvaluationError(f"method {', '.join(twice)} is there twice; expected methods with different names")
+    without = [method.name for method in methods if getattr(method, "selector", None) in (None, "none")]
+    if config.selector is not None and without:
+        text = f"selector '{config.selector}' does not apply to {', '.join(without)}, recorded with selector 'none'"
+        console.print(text, soft_wrap=True, markup=False)
+
+
+def _film(out: Path, methods: list[tuple[str, CompositionMethod]], console: Console) -> None:
     """Film the first episode of every pair and method that has no video yet; without a renderer, say so and go on."""
     videos, _ = load_videos(out)
-    note: str | None = None
-    todo = _without_video(videos, methods)
+    filmed = {(video.pair, video.method) for video in videos}
+    todo = [(pair, method) for pair, method in methods if (pair, method.name) not in filmed]
     episode = planned_episodes(1, 1)[0]
     try:
-        with console.status("filming one rollout per method"):
-            for pair, method in todo:
+        with progress_bar("filming one rollout per method") as advance:
+            for count, (pair, method) in enumerate(todo, start=1):
                 videos.append(record_video(pair, method, episode, out))
                 save_videos(out, videos, None)
+                advance(count, len(todo))
     except VideoError as error:
-        note = str(error)
-        console.print(f"[yellow]no video:[/yellow] {note}", soft_wrap=True)
-        save_videos(out, videos, note)
+        console.print(f"no video: {error}", soft_wrap=True, markup=False)
+        save_videos(out, videos, str(error))
     except KeyboardInterrupt:
         raise EvaluationInterrupted(out) from None
-
-
-def _without_video(
-    videos: Sequence[Video], methods: dict[tuple[str, str], CompositionMethod]
-) -> list[tuple[str, CompositionMethod]]:
-    filmed = {(video.pair, video.method) for video in videos}
-    return [(pair, method) for (pair, _), method in methods.items() if (pair, method.name) not in filmed]

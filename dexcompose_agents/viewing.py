@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dexcompose_agents.evaluation.protocol import HELD_SPLIT
-from dexcompose_agents.evaluation.video import CONTROL_RATE, render_world, write_video
+from dexcompose_agents.evaluation.video import CONTROL_RATE, check_video_path, render_world, write_video
 from dexcompose_agents.methods import make_method
 from dexcompose_envs import OUTCOMES, SKILLS, env_id, parse_pair
 from dexcompose_envs.agent import Agent
@@ -30,7 +30,7 @@ def view(
         method: Composition method of a pair; a single skill is driven by its base policy.
         episodes: Number of episodes.
         seed: Seed of the first; the next have seed + 1, ...
-        video: Write a video (mp4, or gif without ffmpeg) under this name instead of opening a window.
+        video: Write a video to this file, mp4 or gif, instead of opening a window.
 
     Returns:
         Outcome of each episode.
@@ -59,6 +59,7 @@ def view(
         _check_display()
     else:
         check_writable_dir(video.parent)
+        check_video_path(video)
     venv = gym.make_vec(
         env_id(name),
         num_envs=1,
@@ -71,7 +72,7 @@ def view(
             return _in_window(venv, agent, episodes, seed)
         frames: list[Any] = []
         outcomes = _roll_out(venv, agent, episodes, seed, lambda: frames.append(render_world(venv)))
-        write_video(frames, video.with_suffix(""), CONTROL_RATE)
+        write_video(frames, video, CONTROL_RATE)
         return outcomes
     finally:
         venv.close()

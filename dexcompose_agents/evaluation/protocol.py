@@ -7,8 +7,10 @@ methods and pairs run the same episode seeds, so methods can be compared in pair
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
+from dexcompose_agents.evaluation.fingerprints import environment_fingerprint, run_config
+from dexcompose_agents.evaluation.manifest import MANIFEST_FILE, EvaluationError, Manifest
 from dexcompose_agents.evaluation.records import (
-    EPISODES_FILE,
+    EVALUATION_SEED_BASE,
+    MAX_ROLLOUTS,
+    MAX_SEEDS,
     OUTCOME_NAMES,
     EpisodeLog,
     EpisodeRecord,
-    read_episodes,
+    episode_seed,
+    read_folder,
+    sort_episodes,
 )
 from dexcompose_agents.evaluation.results import summarise, write_results
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import OUTCOMES, parse_pair
 from dexcompose_envs.episodes.phases import ONGOING
+from dexcompose_envs.files import lock_folder
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 
 __all__ = [
@@ -40,10 +48,6 @@ __all__ = [
     "planned_episodes",
 ]
 
-EVALUATION_SEED_BASE = 2**30
-"""Episode seeds from here on belong to evaluation; training, demonstrations and libraries use smaller ones."""
-MAX_ROLLOUTS = 2**17
-MAX_SEEDS = 2**13
 HELD_SPLIT = "test"
 NO_SELECTOR = "none"
 
@@ -79,29 +83,25 @@ class Evaluation:
     out: Path | None
 
 
-def episode_seed(seed: int, rollout: int) -> int:
-    """``2**30 + seed * 2**17 + rollout``: distinct for all valid arguments, and below ``2**31``.
-
-    Raises:
-        EvaluationError: If ``seed`` is not in [0, 8192) or ``rollout`` not in [0, 131072).
-    """
-    if not 0 <= seed < MAX_SEEDS:
-        raise EvaluationError(f"evaluation seed must lie in [0, {MAX_SEEDS}), got {seed}")
-    if not 0 <= rollout < MAX_ROLLOUTS:
-        raise EvaluationError(f"rollout index must lie in [0, {MAX_ROLLOUTS}), got {rollout}")
-    return EVALUATION_SEED_BASE + seed * MAX_ROLLOUTS + rollout
-
-
 def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
     """The episodes of seeds ``0 .. seeds - 1`` with ``rollouts`` each, in order; their tag is the evaluation seed.
 
     Raises:
-        EvaluationError: If a number is below 1 or too large.
+        EvaluationError: If a number is not whole, below 1 or too large.
     """
-    for name, value, limit in (("seeds", seeds, MAX_SEEDS), ("rollouts", rollouts, MAX_ROLLOUTS)):
-        if not 1 <= value <= limit:
-            raise EvaluationError(f"{name} must lie in [1, {limit}], got {value}")
+    _check_whole("seeds", seeds, MAX_SEEDS)
+    _check_whole("rollouts", rollouts, MAX_ROLLOUTS)
     return [Episode(episode_seed(seed, rollout), tag=seed) for seed in range(seeds) for rollout in range(rollouts)]
+
+
+def _check_whole(name: str, value: int, limit: int | None = None) -> None:
+    upper = "" if limit is None else f" and at most {limit}"
+    try:
+        fits = 1 <= operator.index(value) <= (limit or value)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise EvaluationError(f"{name} must be a whole number of at least 1{upper}, got {value!r}")
 
 
 class UntilDecided(Watcher):
@@ -147,35 +147,6 @@ def method_device(backend: str, device: str | None) -> str | None:
     return "cuda" if backend == "warp" and device is None else device
 
 
-def environment_fingerprint(pair: str) -> dict[str, str]:
-    """What decides the physics and the starts of a pair: environment version, hash of the model, held-state library."""
-    from dexcompose_agents.artefacts.pretrained_files import file_hash
-    from dexcompose_envs import __version__
-    from dexcompose_envs.held_states import held_states_folder
-    from dexcompose_envs.scene import build_scene
-
-    skill_a, skill_b = parse_pair(pair)
-    library = held_states_folder() / f"{skill_a}.npz"
-    return {
-        "version": __version__,
-        "model_hash": str(build_scene(skill_a, skill_b).model_hash),
-        "held_states": file_hash(library) if library.is_file() else "none",
-    }
-
-
-def _config(pair: str, method: CompositionMethod, env: dict[str, Any]) -> dict[str, Any]:
-    from importlib import metadata
-
-    describe = getattr(method, "describe", None)
-    return {
-        "pair": pair,
-        "env": {"held_split": HELD_SPLIT, **env},
-        "method": {"name": method.name, **(describe() if describe is not None else {})},
-        "episode_seed": "2**30 + seed * 2**17 + rollout",
-        "mujoco": metadata.version("mujoco"),
-    }
-
-
 def evaluate(
     pair: str,
     method: str | CompositionMethod,
@@ -205,7 +176,7 @@ def evaluate(
         rollouts: Rollouts per seed.
         num_envs: Worlds stepped together; does not change the result.
         out: Folder for ``episodes.csv``, ``results.json`` and ``manifest.json``.
-        selector: Selector whose mask is used; by default the method's own ("none" if it has no mask).
+        selector: Selector whose mask is used, for a method that takes one; recorded is what the method itself says.
         backend: Physics: "mujoco" on the CPU, or "warp" on a GPU. Part of the configuration: the engines agree within
             their confidence intervals, not episode by episode.
         device: Where "warp" and the method's networks run, such as "cuda:0"; by default the back end's own.
@@ -215,23 +186,22 @@ def evaluate(
         **method_kwargs: Arguments of ``make_method``, e.g. ``mask="TH+MF+RF"``.
 
     Raises:
-        EvaluationError: On bad numbers, a folder that cannot be written or that holds other episodes, or a method
-            that returns invalid actions.
-        ValueError: On an unknown pair or method.
+        EvaluationError: On bad numbers, a selector that the method does not use, a folder that holds episodes of
+            another configuration (of a method whose source has changed, say), or a method that returns invalid actions.
+        FileError: If a file of the folder is damaged or cannot be written.
+        UsageError: On an unknown pair or method, or a folder that another process is writing to.
         EvaluationInterrupted: On Ctrl-C, after ``results.json`` was brought up to date.
     """
     pair = "-".join(parse_pair(pair))
     plan = planned_episodes(seeds, rollouts)
-    if num_envs < 1:
-        raise EvaluationError(f"num_envs must be at least 1, got {num_envs}")
+    _check_whole("num_envs", num_envs)
     if isinstance(method, str):
         from dexcompose_agents.methods import make_method
 
         method = make_method(method, pair, selector=selector, device=method_device(backend, device), **method_kwargs)
     elif method_kwargs:
         raise EvaluationError(f"{', '.join(sorted(method_kwargs))} given with a method instance; pass a method name")
-    selector = selector or getattr(method, "selector", None) or NO_SELECTOR
-    run = (pair, method.name, selector)
+    run = (pair, method.name, _selector_of(method, selector))
     folder = None if out is None else Path(out)
     env_kwargs = dict(env_kwargs or {})
     if backend != "mujoco":
@@ -241,58 +211,79 @@ def evaluate(
         env |= environment_fingerprint(pair)
     if backend != "mujoco":
         env_kwargs["device"] = device
-    manifest, done = _open_run(folder, run, _config(pair, method, env), seeds, rollouts, num_envs)
-    records = {record.episode_seed: record for record in done}
-    todo = [episode for episode in plan if episode.seed not in records]
-    if progress is not None:
-        progress(len(plan) - len(todo), len(plan))
+    config = run_config(pair, method, {"held_split": HELD_SPLIT, **env}, method_kwargs)
 
-    log = EpisodeLog(folder) if folder is not None else None
-    started = time.monotonic()
-    venv = None
-    try:
-        if todo:
-            venv = worlds(pair, min(num_envs, len(todo)), **env_kwargs)
-            rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)
-            for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
-                episode = rollout.episode
-                record = EpisodeRecord(*run, episode.tag, episode.seed, outcome_of(rollout), rollout.steps)
-                if log is not None:
-                    log.append(record)
-                records[episode.seed] = record
-                if progress is not None:
-                    progress(finished, len(plan))
-    except KeyboardInterrupt:
-        raise EvaluationInterrupted(folder) from None
-    finally:
-        if venv is not None and hasattr(venv, "close"):
-            venv.close()
-        if log is not None:
-            log.close()
+    with nullcontext() if folder is None else lock_folder(folder):
+        book = _Book(folder, run, config, {"seeds": seeds, "rollouts": rollouts, "num_envs": num_envs})
+        todo = [episode for episode in plan if episode.seed not in book.records]
+        if progress is not None:
+            progress(len(plan) - len(todo), len(plan))
+        venv = None
+        try:
+            if todo:
+                venv = worlds(pair, min(num_envs, len(todo)), **env_kwargs)
+                rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)
+                for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
+                    book.add(rollout)
+                    if progress is not None:
+                        progress(finished, len(plan))
+        except KeyboardInterrupt:
+            raise EvaluationInterrupted(folder) from None
+        finally:
+            if venv is not None and hasattr(venv, "close"):
+                venv.close()
+            book.close()
+    kept = tuple(book.records[episode.seed] for episode in plan)
+    summary = summarise(kept, book.manifest)["runs"][0] | {"complete": True}
+    return Evaluation(records=kept, summary=summary, out=folder)
+
+
+def _selector_of(method: CompositionMethod, wanted: str | None) -> str:
+    """The selector to record: the method's own word, "none" without one; never one that was merely asked for."""
+    selector = getattr(method, "selector", None) or NO_SELECTOR
+    for what, name in (("name", method.name), ("selector", selector)):
+        if not isinstance(name, str) or not name.isprintable() or "/" in name or not name:
+            raise EvaluationError(f"{what} of a method must be printable text without '/', got {name!r}")
+    if wanted not in (None, selector):
+        uses = "uses no selector" if selector == NO_SELECTOR else f"uses selector '{selector}'"
+        raise EvaluationError(f"method '{method.name}' {uses}, but selector '{wanted}' was asked for; leave it out")
+    return selector
+
+
+class _Book:
+    """The finished episodes of one run, kept in a folder or, without one, in memory."""
+
+    def __init__(
+        self, folder: Path | None, run: tuple[str, str, str], config: dict[str, Any], plan: dict[str, int]
+    ) -> None:
+        self._folder, self._run, self._started = folder, run, time.monotonic()
+        self._log: EpisodeLog | None = None
+        self.manifest, self.records = Manifest(), dict[int, EpisodeRecord]()
         if folder is not None:
-            manifest.add_wall_time("/".join(run), time.monotonic() - started)
-            manifest.save(folder)
-            write_results(folder)
-    kept = tuple(records[episode.seed] for episode in plan)
-    return Evaluation(records=kept, summary=summarise(kept, manifest)["runs"][0], out=folder)
+            EpisodeLog(folder).close()  # creates the file and mends its last line
+            there, self.manifest = read_folder(folder)
+            if there and not self.manifest.runs:
+                raise EvaluationError(f"'{folder}' has episodes but no {MANIFEST_FILE}, so it cannot be resumed")
+            self.records = {record.episode_seed: record for record in there if record.run == run}
+        self.manifest.register("/".join(run), config, plan, folder or Path())
+        if folder is not None:
+            self.manifest.save(folder)
+            self._log = EpisodeLog(folder)
 
+    def add(self, rollout: Rollout) -> None:
+        """Enter an episode that is over; it is on disk when this returns."""
+        episode = rollout.episode
+        record = EpisodeRecord(*self._run, episode.tag, episode.seed, outcome_of(rollout), rollout.steps)
+        if self._log is not None:
+            self._log.append(record)
+        self.records[record.episode_seed] = record
 
-def _open_run(
-    folder: Path | None, run: tuple[str, str, str], config: dict[str, Any], seeds: int, rollouts: int, num_envs: int
-) -> tuple[Manifest, list[EpisodeRecord]]:
-    """The manifest with this run entered, and the episodes of the run that are already there."""
-    plan = {"seeds": seeds, "rollouts": rollouts, "num_envs": num_envs}
-    if folder is None:
-        manifest = Manifest()
-        manifest.register("/".join(run), config, plan, Path())
-        return manifest, []
-    EpisodeLog(folder).close()  # creates the file, mends its last line, and proves that the folder can be written
-    records = read_episodes(folder)
-    manifest = Manifest.load(folder, must_exist=bool(records))
-    key = "/".join(run)
-    done = [record for record in records if record.run == run]
-    if done and key not in manifest.runs:
-        raise EvaluationError(f"'{folder}/{EPISODES_FILE}' has episodes of {key} that its manifest does not know")
-    manifest.register(key, config, plan, folder)
-    manifest.save(folder)
-    return manifest, done
+    def close(self) -> None:
+        """Put the episodes into the order of the plan, and bring the folder's other files up to date."""
+        if self._folder is None or self._log is None:
+            return
+        self._log.close()
+        sort_episodes(self._folder)
+        self.manifest.add_wall_time("/".join(self._run), time.monotonic() - self._started)
+        self.manifest.save(self._folder)
+        write_results(self._folder)

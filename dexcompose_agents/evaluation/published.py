@@ -15,6 +15,7 @@ __all__ = [
     "PUBLISHED_METHODS",
     "PUBLISHED_SD",
     "PUBLISHED_SOURCE",
+    "method_rank",
     "published_success",
 ]
 
@@ -56,6 +57,12 @@ PUBLISHED_MEAN = MappingProxyType(dict(zip(PUBLISHED_METHODS, (3.09, 45.61, 61.6
 
 PUBLISHED_SD = MappingProxyType(dict(zip(PUBLISHED_METHODS, (0.62, 1.94, 2.31, 1.57, 1.60, 2.64), strict=True)))
 """Sample SD of the Overall row over seeds, percentage points."""
+
+
+def method_rank(method: str) -> tuple[int, str]:
+    """Sort key: methods of the published table in its order, then all others by name."""
+    known = method in PUBLISHED_METHODS
+    return (PUBLISHED_METHODS.index(method) if known else len(PUBLISHED_METHODS), method)
 
 
 def published_success(pair: str, method: str) -> float | None:

@@ -7,23 +7,64 @@ import io
 import os
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 
-from dexcompose_agents.evaluation.manifest import EvaluationError
+from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
+from dexcompose_agents.evaluation.published import method_rank
+from dexcompose_envs import parse_pair
+from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM, SETTLE_STEPS
+from dexcompose_envs.errors import FileError
+from dexcompose_envs.files import OutputError, atomic_write
 
-__all__ = ["EPISODES_FILE", "EPISODE_COLUMNS", "OUTCOME_NAMES", "EpisodeLog", "EpisodeRecord", "read_episodes"]
+__all__ = [
+    "EPISODES_FILE",
+    "EPISODE_COLUMNS",
+    "EVALUATION_SEED_BASE",
+    "OUTCOME_NAMES",
+    "EpisodeLog",
+    "EpisodeRecord",
+    "episode_seed",
+    "read_episodes",
+    "read_folder",
+    "sort_episodes",
+]
 
 OUTCOME_NAMES = ("success", "init", "transition", "drop", "b_fail", "error")
 """What a rollout can end as: success; A lost before the hand-over, in the transition, during B; A held but B not done;
 ``error`` = the world became numerically unstable (counted as a failure, and reported by name)."""
 
+EVALUATION_SEED_BASE = 2**30
+"""Episode seeds from here on belong to evaluation; training, demonstrations and libraries use smaller ones."""
+MAX_ROLLOUTS = 2**17
+MAX_SEEDS = 2**13
+
 EPISODES_FILE = "episodes.csv"
+# Inclusive; a success takes at least one step and the time in which the object settles.
+_POSSIBLE_STEPS = {
+    "success": (SETTLE_STEPS + 1, None),
+    "init": (1, HOLD_STEPS),
+    "transition": (HOLD_STEPS + 1, INTERACT_FROM),
+    "drop": (INTERACT_FROM + 1, None),
+}
+
+
+def episode_seed(seed: int, rollout: int) -> int:
+    """``2**30 + seed * 2**17 + rollout``: distinct for all valid arguments, and below ``2**31``.
+
+    Raises:
+        EvaluationError: If ``seed`` is not in [0, 8192) or ``rollout`` not in [0, 131072).
+    """
+    if not 0 <= seed < MAX_SEEDS:
+        raise EvaluationError(f"evaluation seed must lie in [0, {MAX_SEEDS}), got {seed}")
+    if not 0 <= rollout < MAX_ROLLOUTS:
+        raise EvaluationError(f"rollout index must lie in [0, {MAX_ROLLOUTS}), got {rollout}")
+    return EVALUATION_SEED_BASE + seed * MAX_ROLLOUTS + rollout
 
 
 @dataclass(frozen=True)
 class EpisodeRecord:
-    """One finished rollout.
+    """One finished rollout of the protocol; one that cannot be is refused.
 
     Attributes:
         pair: "GraspBall-PushButton".
@@ -33,6 +74,10 @@ class EpisodeRecord:
         episode_seed: The seed that alone determines the start and the noise of the rollout.
         outcome: One of ``OUTCOME_NAMES``.
         steps: Control steps until the end.
+
+    Raises:
+        EvaluationError: If the pair or outcome is unknown, a name is empty, the episode seed is not one of the seed's,
+            or the outcome is impossible after so many steps.
     """
 
     pair: str
@@ -42,6 +87,21 @@ class EpisodeRecord:
     episode_seed: int
     outcome: str
     steps: int
+
+    def __post_init__(self) -> None:
+        _known_pair(self.pair)
+        if not self.method or not self.selector:
+            raise EvaluationError(f"method and selector must not be empty, got '{self.method}' and '{self.selector}'")
+        if not 0 <= self.episode_seed - episode_seed(self.seed, 0) < MAX_ROLLOUTS:
+            raise EvaluationError(
+                f"episode_seed {self.episode_seed} is none of seed {self.seed}; expected 2**30 + seed * 2**17 + rollout"
+            )
+        if self.outcome not in OUTCOME_NAMES:
+            raise EvaluationError(f"unknown outcome '{self.outcome}'; expected one of {', '.join(OUTCOME_NAMES)}")
+        low, high = _POSSIBLE_STEPS.get(self.outcome, (1, None))
+        if self.steps < low or (high is not None and self.steps > high):
+            expected = f"at least {low}" if high is None else f"{low} to {high}"
+            raise EvaluationError(f"outcome '{self.outcome}' after {self.steps} steps cannot be; expected {expected}")
 
     @property
     def success(self) -> bool:
@@ -53,126 +113,150 @@ class EpisodeRecord:
         """``(pair, method, selector)``: what one row of the results table is about."""
         return self.pair, self.method, self.selector
 
+    @property
+    def rollout(self) -> int:
+        """Number of the rollout within its seed."""
+        return self.episode_seed - episode_seed(self.seed, 0)
+
 
 EPISODE_COLUMNS = tuple(field.name for field in fields(EpisodeRecord))
 
 
-def _parse_row(row: list[str], where: str) -> EpisodeRecord:
-    if len(row) != len(EPISODE_COLUMNS):
-        raise EvaluationError(f"{where}: expected {len(EPISODE_COLUMNS)} columns, found {len(row)}")
-    pair, method, selector, seed, episode_seed, outcome, steps = row
-    if outcome not in OUTCOME_NAMES:
-        raise EvaluationError(f"{where}: unknown outcome '{outcome}'; expected one of {', '.join(OUTCOME_NAMES)}")
+@lru_cache
+def _known_pair(pair: str) -> None:
     try:
-        return EpisodeRecord(pair, method, selector, int(seed), int(episode_seed), outcome, int(steps))
+        known = "-".join(parse_pair(pair)) == pair
+    except ValueError as error:
+        raise EvaluationError(str(error)) from None
+    if not known:
+        raise EvaluationError(f"unknown pair '{pair}'")
+
+
+def _parse_row(row: list[str]) -> EpisodeRecord:
+    if len(row) != len(EPISODE_COLUMNS):
+        raise EvaluationError(f"expected {len(EPISODE_COLUMNS)} columns, found {len(row)}")
+    pair, method, selector, seed, episode, outcome, steps = row
+    try:
+        numbers = [int(text) for text in (seed, episode, steps)]
     except ValueError:
-        raise EvaluationError(
-            f"{where}: seed, episode_seed and steps must be integers, found '{seed}', '{episode_seed}', '{steps}'"
-        ) from None
+        numbers = []
+    if [str(number) for number in numbers] != [seed, episode, steps]:
+        raise EvaluationError(f"seed, episode_seed and steps must be integers, found '{seed}', '{episode}', '{steps}'")
+    return EpisodeRecord(pair, method, selector, numbers[0], numbers[1], outcome, numbers[2])
 
 
-def _read_file(path: Path) -> list[EpisodeRecord]:
+def _read_file(path: Path) -> list[tuple[str, EpisodeRecord]]:
+    """Records with their place, "file, line 3"."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
-        raise EvaluationError(f"{path} is not a text file") from None
+        raise FileError(f"{path} is not a text file") from None
+    except OSError as error:
+        raise FileError(f"cannot read '{path}' ({error.strerror or error})") from None
     complete = text[: text.rfind("\n") + 1]  # a line without its end was being written when the process was killed
-    rows = list(csv.reader(io.StringIO(complete)))
-    if not rows:
-        return []
-    if tuple(rows[0]) != EPISODE_COLUMNS:
-        raise EvaluationError(f"{path}: expected the columns {','.join(EPISODE_COLUMNS)}, found {','.join(rows[0])}")
-    return [_parse_row(row, f"{path}, line {number}") for number, row in enumerate(rows[1:], start=2)]
+    reader = csv.reader(io.StringIO(complete), strict=True)
+    records = []
+    try:
+        header = next(reader, None)
+        if header is not None and tuple(header) != EPISODE_COLUMNS:
+            raise EvaluationError(f"expected the columns {','.join(EPISODE_COLUMNS)}, found {','.join(header)!r}")
+        for row in reader:
+            records.append((f"{path}, line {reader.line_num}", _parse_row(row)))
+    except (EvaluationError, csv.Error) as error:
+        raise FileError(f"{path}, line {reader.line_num}: {error}") from None
+    return records
 
 
-def read_episodes(folder: Path | str) -> list[EpisodeRecord]:
-    """All records of the files ``episodes*.csv`` in ``folder``, in file and line order.
+def _check_planned(record: EpisodeRecord, manifest: Manifest, where: str) -> None:
+    entry = manifest.runs.get("/".join(record.run))
+    if entry is None:
+        raise FileError(f"{where}: the folder's manifest knows no run {'/'.join(record.run)}")
+    plan = entry["plan"]
+    if record.seed >= plan["seeds"] or record.rollout >= plan["rollouts"]:
+        raise FileError(
+            f"{where}: seed {record.seed}, rollout {record.rollout} is not in the manifest's plan of "
+            f"{plan['seeds']} seeds with {plan['rollouts']} rollouts"
+        )
+
+
+def read_folder(folder: Path | str) -> tuple[list[EpisodeRecord], Manifest]:
+    """All records of the files ``episodes*.csv`` in ``folder``, in file and line order, and the folder's manifest.
 
     Raises:
-        EvaluationError: If the folder has no such file, a file is malformed, or an episode occurs twice (it would be
-            counted twice).
+        FileError: If the folder has no such file, a file is malformed, an episode lies outside the protocol or the
+            manifest's plan, or occurs twice (it would be counted twice); the message names file and line.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("episodes*.csv"))
     if not paths:
-        raise EvaluationError(f"no episodes*.csv in '{folder}'; expected a folder written by 'dexcompose eval'")
-    records = [record for path in paths for record in _read_file(path)]
-    seen: set[tuple[str, str, str, int]] = set()
-    for record in records:
-        key = (*record.run, record.episode_seed)
-        if key in seen:
-            raise EvaluationError(f"'{folder}' has episode {record.episode_seed} of {'/'.join(record.run)} twice")
-        seen.add(key)
-    return records
+        raise FileError(f"no episodes*.csv in '{folder}'; expected a folder written by 'dexcompose eval'")
+    manifest = Manifest.load(folder)
+    seen: dict[tuple[str, str, str, int], EpisodeRecord] = {}
+    for where, record in (item for path in paths for item in _read_file(path)):
+        if manifest.runs:
+            _check_planned(record, manifest, where)
+        if seen.setdefault((*record.run, record.episode_seed), record) is not record:
+            raise FileError(f"{where}: episode {record.episode_seed} of {'/'.join(record.run)} is there twice")
+    return list(seen.values()), manifest
+
+
+def read_episodes(folder: Path | str) -> list[EpisodeRecord]:
+    """The records of ``read_folder``."""
+    return read_folder(folder)[0]
+
+
+def sort_episodes(folder: Path) -> None:
+    """Put ``episodes.csv`` into the order of the plan, atomically: pair, method, selector, seed, rollout."""
+    path = folder / EPISODES_FILE
+    records = [record for _, record in _read_file(path)]
+    ordered = sorted(records, key=lambda r: (r.pair, method_rank(r.method), r.selector, r.episode_seed))
+    if ordered != records:
+        atomic_write(path, _as_csv([EPISODE_COLUMNS, *map(astuple, ordered)]))
+
+
+def _as_csv(rows: Iterable[Iterable[object]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 class EpisodeLog:
     """Append-only writer of ``episodes.csv``; every record reaches the file before ``append`` returns.
 
-    Opening it drops a half-written last line (left by a killed process) and takes an exclusive lock, so that two
-    evaluations cannot write to one folder at once.
+    Opening it drops a half-written last line (left by a killed process). The folder should be locked.
 
     Raises:
-        EvaluationError: If the folder or file cannot be written, or another process holds the lock.
+        OutputError: If the folder or file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         """Open (or create) ``folder/episodes.csv`` for appending."""
-        path = folder / EPISODES_FILE
+        self._path = folder / EPISODES_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Unbuffered binary append: a whole line is handed to the system in one write.
-            self._file = path.open("ab+", buffering=0)
+            self._file = self._path.open("ab+", buffering=0)
+            self._file.seek(0)
+            content = self._file.read()
+            self._file.truncate(content.rfind(b"\n") + 1)
         except OSError as error:
-            reason = error.strerror or error
-            raise EvaluationError(f"cannot write to '{folder}' ({reason}); expected a writable folder") from None
-        try:
-            self._lock(path)
-            self._drop_torn_line()
-            if self._file.seek(0, os.SEEK_END) == 0:
-                self._write_rows([EPISODE_COLUMNS])
-        except BaseException:
-            self._file.close()
-            raise
+            raise self._unwritable(error) from None
+        if self._file.seek(0, os.SEEK_END) == 0:
+            self._write(EPISODE_COLUMNS)
 
-    def _lock(self, path: Path) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system: two writers in one folder go unnoticed there
-            return
-        try:
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EvaluationError(f"'{path}' is being written by another evaluation; choose another folder") from None
-        except OSError:
-            return  # a file system without locks
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write to '{self._path}' ({error.strerror or error}); expected a writable folder")
 
-    def _drop_torn_line(self) -> None:
-        self._file.seek(0)
-        content = self._file.read()
-        end = content.rfind(b"\n") + 1
-        if end != len(content):
-            self._file.truncate(end)
-
-    def _write_rows(self, rows: Iterable[Iterable[object]]) -> None:
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows(rows)
-        self._file.write(buffer.getvalue().encode("utf-8"))
+    def _write(self, row: Iterable[object]) -> None:
+        try:
+            self._file.write(_as_csv([row]).encode("utf-8"))
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def append(self, record: EpisodeRecord) -> None:
         """Write one record."""
-        self._write_rows([astuple(record)])
+        self._write(astuple(record))
 
     def close(self) -> None:
-        """Close the file and release the lock."""
-        self._file.close()
-
-    def __enter__(self) -> EpisodeLog:
-        """Return the log itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         """Close the file."""
-        self.close()
+        self._file.close()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dexcompose_agents.evaluation.manifest import Manifest, write_json
-from dexcompose_agents.evaluation.published import PUBLISHED_LABEL, PUBLISHED_SOURCE, published_success
-from dexcompose_agents.evaluation.records import OUTCOME_NAMES, EpisodeRecord, read_episodes
+from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest, write_json
+from dexcompose_agents.evaluation.published import (
+    PUBLISHED_LABEL,
+    PUBLISHED_METHODS,
+    PUBLISHED_SOURCE,
+    method_rank,
+    published_success,
+)
+from dexcompose_agents.evaluation.records import OUTCOME_NAMES, EpisodeRecord, read_folder
 from dexcompose_agents.evaluation.statistics import (
+    Interval,
     bootstrap_interval,
     mean_and_sd,
-    overall_by_seed,
     paired_difference,
     wilson_interval,
 )
@@ -25,14 +30,18 @@ __all__ = ["RESULTS_FILE", "summarise", "write_results"]
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 1
 
-Run = tuple[str, str, str]
+Method = tuple[str, str]
+"""Method and selector: a row of the tables."""
+Cells = dict[Method, dict[str, dict[int, EpisodeRecord]]]
+"""``cells[method][pair][episode_seed]``."""
 
 
-def _grouped(records: Iterable[EpisodeRecord]) -> dict[Run, list[EpisodeRecord]]:
-    groups: dict[Run, list[EpisodeRecord]] = {}
+def _cells(records: Sequence[EpisodeRecord]) -> Cells:
+    cells: Cells = {}
     for record in records:
-        groups.setdefault(record.run, []).append(record)
-    return groups
+        pairs = cells.setdefault((record.method, record.selector), {})
+        pairs.setdefault(record.pair, {})[record.episode_seed] = record
+    return {method: cells[method] for method in sorted(cells, key=lambda row: (method_rank(row[0]), row[1]))}
 
 
 def _seed_rates(records: Sequence[EpisodeRecord]) -> dict[int, float]:
@@ -42,8 +51,12 @@ def _seed_rates(records: Sequence[EpisodeRecord]) -> dict[int, float]:
     return {seed: sum(values) / len(values) for seed, values in sorted(by_seed.items())}
 
 
-def _run_summary(run: Run, records: Sequence[EpisodeRecord], entry: dict[str, Any] | None) -> dict[str, Any]:
-    pair, method, selector = run
+def _interval(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else asdict(interval)
+
+
+def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any] | None) -> dict[str, Any]:
+    pair, method, selector = records[0].run
     rates = _seed_rates(records)
     successes = sum(record.success for record in records)
     outcomes = Counter(record.outcome for record in records)
@@ -66,75 +79,122 @@ def _run_summary(run: Run, records: Sequence[EpisodeRecord], entry: dict[str, An
     }
 
 
-def _overall(groups: dict[Run, list[EpisodeRecord]]) -> list[dict[str, Any]]:
-    pairs_of: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
-    for (pair, method, selector), records in groups.items():
-        pairs_of.setdefault((method, selector), {})[pair] = _seed_rates(records)
+def _common(cells: Cells) -> tuple[list[str], list[int]]:
+    """Pairs, and episode seeds on them, that every row has run: only over these may rows be put side by side."""
+    rows = list(cells.values())
+    pairs = sorted(set.intersection(*(set(row) for row in rows)))
+    seeds = set.intersection(*(set(row[pair]) for row in rows for pair in pairs)) if pairs else ()
+    return pairs, sorted(seeds)
+
+
+def _overall(cells: Cells, reference: Method) -> list[dict[str, Any]]:
+    """One row per method over the common episodes: average over pairs within each seed, then over the seeds."""
+    pairs, seeds = _common(cells)
     rows = []
-    for (method, selector), pair_means in pairs_of.items():
-        by_seed = overall_by_seed(pair_means)
-        if not by_seed:
-            continue
-        rates = list(by_seed.values())
+    for method, row in cells.items() if seeds else ():
+        # Every pair has the same episodes, so the rate over all of a seed's is the average over pairs.
+        by_seed = _seed_rates([row[pair][seed] for pair in pairs for seed in seeds])
+        published = [value for pair in pairs if (value := published_success(pair, method[0])) is not None]
+        difference, interval = _difference(row, cells[reference], pairs, seeds)
         rows.append(
             {
-                "method": method,
-                "selector": selector,
-                "pairs": sorted(pair_means),
-                "success": asdict(mean_and_sd(rates)),
-                "bootstrap95": asdict(bootstrap_interval(rates)),
+                "method": method[0],
+                "selector": method[1],
+                "pairs": pairs,
+                "episodes": len(pairs) * len(seeds),
+                "success": asdict(mean_and_sd(list(by_seed.values()))),
+                "bootstrap95": _interval(bootstrap_interval(list(by_seed.values()))),
                 "per_seed": {str(seed): rate for seed, rate in by_seed.items()},
-            }
-        )
-    return rows
-
-
-def _comparisons(groups: dict[Run, list[EpisodeRecord]]) -> list[dict[str, Any]]:
-    """Differences between the methods of a pair on their common episode seeds; later methods minus earlier ones."""
-    rows = []
-    for first, second in combinations(groups, 2):
-        if first[0] != second[0]:
-            continue
-        later, earlier = ({record.episode_seed: record.success for record in groups[run]} for run in (second, first))
-        if not set(later) & set(earlier):
-            continue
-        difference, interval, episodes = paired_difference(later, earlier)
-        rows.append(
-            {
-                "pair": first[0],
-                "method": second[1],
-                "selector": second[2],
-                "minus": first[1],
-                "minus_selector": first[2],
+                "published_percent": sum(published) / len(pairs) if len(published) == len(pairs) else None,
                 "difference": difference,
-                "bootstrap95": asdict(interval),
-                "episodes": episodes,
+                "difference95": _interval(interval),
             }
         )
     return rows
 
 
-def summarise(records: Sequence[EpisodeRecord], manifest: Manifest | None = None) -> dict[str, Any]:
+def _difference(
+    row: Mapping[str, Mapping[int, EpisodeRecord]],
+    other: Mapping[str, Mapping[int, EpisodeRecord]],
+    pairs: Sequence[str],
+    seeds: Sequence[int],
+) -> tuple[float, Interval | None]:
+    return paired_difference([[row[p][seed].success - other[p][seed].success for seed in seeds] for p in pairs])
+
+
+def _comparisons(cells: Cells, reference: Method) -> list[dict[str, Any]]:
+    """Every method minus the reference, on the episodes of a pair that both have run."""
+    rows = []
+    other = cells[reference]
+    for method, pairs in cells.items():
+        for pair in pairs if method != reference else ():
+            seeds = sorted(set(pairs[pair]) & set(other.get(pair, ())))
+            if not seeds:
+                continue
+            difference, interval = _difference(pairs, other, [pair], seeds)
+            rows.append(
+                {
+                    "pair": pair,
+                    "method": method[0],
+                    "selector": method[1],
+                    "minus": reference[0],
+                    "minus_selector": reference[1],
+                    "difference": difference,
+                    "bootstrap95": _interval(interval),
+                    "episodes": len(seeds),
+                }
+            )
+    return sorted(rows, key=lambda row: row["pair"])
+
+
+def _reference(cells: Cells, name: str | None) -> Method:
+    if name is not None:
+        wanted = [method for method in cells if name in (method[0], "/".join(method))]
+        if not wanted:
+            there = ", ".join(dict.fromkeys(method for method, _ in cells))
+            raise EvaluationError(f"no episodes of the reference method '{name}'; expected one of {there}")
+        return wanted[0]
+    last = [method[0] for method in cells if method[0] in PUBLISHED_METHODS] or [method[0] for method in cells]
+    return next(method for method in cells if method[0] == last[-1])
+
+
+def summarise(
+    records: Sequence[EpisodeRecord], manifest: Manifest | None = None, reference: str | None = None
+) -> dict[str, Any]:
     """The content of ``results.json``.
 
     Success is a fraction in [0, 1]. ``error`` episodes count as failures and stay visible in ``outcomes``. Per run
     (pair, method, selector): mean and sample SD of the per-seed success rates, and the Wilson 95 % interval over all
-    its rollouts. ``overall``: average over pairs within each seed first, then mean and sample SD over seeds, with a
-    bootstrap interval over seeds. ``comparisons``: paired differences on common episode seeds.
+    its rollouts. ``overall``: over the episodes that every method has run, average over pairs within each seed first,
+    then mean and sample SD over seeds, with a bootstrap interval over seeds (None where they do not scatter).
+    ``comparisons``: paired differences from one reference method on common episode seeds.
 
     Args:
         records: Episodes, each once.
         manifest: Manifest of the folder; gives masks, wall times, versions and the planned number of episodes.
+        reference: Method that all others are compared with, as "method" or "method/selector"; by default the last of
+            the published table that is there, else the last by name.
+
+    Raises:
+        EvaluationError: If there are no episodes of the reference.
     """
-    groups = _grouped(records)
-    entries = manifest.runs if manifest is not None else {}
-    runs = [_run_summary(run, group, entries.get("/".join(run))) for run, group in groups.items()]
+    cells, entries = _cells(records), manifest.runs if manifest is not None else {}
+    chosen = _reference(cells, reference) if cells else None
+    runs = sorted(
+        (
+            _run_summary(list(episodes.values()), entries.get(f"{pair}/{'/'.join(method)}"))
+            for method, pairs in cells.items()
+            for pair, episodes in pairs.items()
+        ),
+        key=lambda run: run["pair"],
+    )
     return {
         "format": RESULTS_FORMAT,
         "complete": all(run["complete"] is not False for run in runs) and bool(runs),
+        "reference": None if chosen is None else {"method": chosen[0], "selector": chosen[1]},
         "runs": runs,
-        "overall": _overall(groups),
-        "comparisons": _comparisons(groups),
+        "overall": [] if chosen is None else _overall(cells, chosen),
+        "comparisons": [] if chosen is None else _comparisons(cells, chosen),
         "published": {"label": PUBLISHED_LABEL, "source": PUBLISHED_SOURCE},
         "provenance": {key: dict(entry) for key, entry in entries.items()},
     }
@@ -146,6 +206,6 @@ def write_results(folder: Path) -> dict[str, Any]:
     Returns:
         The content written.
     """
-    results = summarise(read_episodes(folder), Manifest.load(folder))
+    results = summarise(*read_folder(folder))
     write_json(folder / RESULTS_FILE, results)
     return results

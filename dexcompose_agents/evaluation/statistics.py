@@ -7,7 +7,7 @@ of one block of rollouts scatters, the interval how well the success rate of one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -20,7 +20,6 @@ __all__ = [
     "SeedSummary",
     "bootstrap_interval",
     "mean_and_sd",
-    "overall_by_seed",
     "paired_difference",
     "wilson_interval",
 ]
@@ -100,58 +99,57 @@ def bootstrap_interval(
     confidence: float = 0.95,
     resamples: int = BOOTSTRAP_RESAMPLES,
     seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap interval of the mean of independent values (seed means, paired differences).
+) -> Interval | None:
+    """Percentile bootstrap interval of the mean of independent values, such as seed means.
+
+    Returns:
+        The interval; None for fewer than two values or values that are all equal, which say nothing about scatter.
 
     Raises:
-        ValueError: If there is no value, ``resamples`` is below 1 or the level is not in (0, 1).
+        ValueError: If ``resamples`` is below 1 or the level is not in (0, 1).
     """
     _check_confidence(confidence)
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0:
-        raise ValueError("a bootstrap needs at least one value, got none")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
+    array = np.asarray(values, dtype=np.float64)
+    if array.size < 2 or np.ptp(array) == 0.0:
+        return None
     picks = np.random.default_rng(seed).integers(array.size, size=(resamples, array.size))
+    return _percentiles(array[picks].mean(axis=1), confidence)
+
+
+def _percentiles(means: npt.NDArray[np.float64], confidence: float) -> Interval:
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(array[picks].mean(axis=1), [tail, 1.0 - tail])
+    low, high = np.quantile(means, [tail, 1.0 - tail])
     return Interval(float(low), float(high))
 
 
-def overall_by_seed(pair_seed_means: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
-    """Success per seed averaged over the pairs *within* that seed (the "Overall" row).
-
-    Args:
-        pair_seed_means: ``{pair: {seed: success rate}}``.
-
-    Returns:
-        ``{seed: mean over pairs}`` in the order of the seeds, for the seeds that every pair has; a seed that some
-        pair lacks is left out, since its average would be over other pairs than that of its neighbours.
-    """
-    if not pair_seed_means:
-        return {}
-    common = set.intersection(*(set(means) for means in pair_seed_means.values()))
-    return {seed: float(np.mean([means[seed] for means in pair_seed_means.values()])) for seed in sorted(common)}
-
-
 def paired_difference(
-    first: Mapping[int, bool], second: Mapping[int, bool], confidence: float = 0.95
-) -> tuple[float, Interval, int]:
-    """Difference of two methods' success rates on the episodes that both ran (same episode seed, same start).
+    pairs: Sequence[Sequence[int] | npt.NDArray[np.int64]], confidence: float = 0.95, seed: int = 0
+) -> tuple[float, Interval | None]:
+    """Mean difference of two methods' success on episodes that both ran (same episode seed, same start).
+
+    Episodes are resampled within each pair of skills. Since a difference is -1, 0 or 1, a resample of n episodes is one
+    multinomial draw.
 
     Args:
-        first: ``{episode seed: success}`` of one method.
-        second: The same for the other.
+        pairs: For every pair of skills its episodes' differences, each -1, 0 or 1; every pair weighs the same.
         confidence: Level of the bootstrap interval over episodes.
+        seed: Seed of the resampling.
 
     Returns:
-        ``(mean of first - second, its interval, number of common episodes)``.
+        The mean, and its interval: None where no pair's differences differ among themselves.
 
     Raises:
-        ValueError: If the two have no episode in common.
+        ValueError: If there is no episode.
     """
-    common = sorted(set(first) & set(second))
-    if not common:
+    _check_confidence(confidence)
+    if not pairs or any(len(differences) == 0 for differences in pairs):
         raise ValueError("the two methods have no episode seed in common, so they cannot be compared in pairs")
-    differences = np.array([float(first[seed]) - float(second[seed]) for seed in common])
-    return float(differences.mean()), bootstrap_interval(differences, confidence), len(common)
+    counts = [np.bincount(np.asarray(differences) + 1, minlength=3) for differences in pairs]
+    mean = float(np.mean([(count[2] - count[0]) / count.sum() for count in counts]))
+    if all(np.count_nonzero(count) == 1 for count in counts):
+        return mean, None
+    rng = np.random.default_rng(seed)
+    drawn = [rng.multinomial(count.sum(), count / count.sum(), BOOTSTRAP_RESAMPLES) / count.sum() for count in counts]
+    return mean, _percentiles(np.mean([draw[:, 2] - draw[:, 0] for draw in drawn], axis=0), confidence)

@@ -1,17 +1,19 @@
-"""The results table: its rows and labels (for terminal and HTML alike), and the terminal version of it."""
+"""The results as tables: blocks of rows and the verdict, for terminal and HTML alike, and the terminal's version."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
 from rich.table import Table
+from rich.text import Text
 
-from dexcompose_agents.evaluation.published import PUBLISHED_LABEL, PUBLISHED_METHODS
+from dexcompose_agents.evaluation.published import PUBLISHED_LABEL
 from dexcompose_agents.evaluation.records import OUTCOME_NAMES
 
-__all__ = ["OUTCOME_LABELS", "method_label", "percent", "percent_pm", "sorted_runs", "terminal_table"]
+__all__ = ["OUTCOME_LABELS", "Block", "Row", "blocks", "coverage", "terminal_table", "verdict"]
 
 OUTCOME_LABELS = {
     "success": "success",
@@ -22,19 +24,44 @@ OUTCOME_LABELS = {
     "error": "unstable world",
 }
 """Reader's names of the outcomes, in the order of ``OUTCOME_NAMES``."""
+assert tuple(OUTCOME_LABELS) == OUTCOME_NAMES
+OVERALL = "Overall"
 
 
-def _method_rank(method: str) -> tuple[int, str]:
-    known = PUBLISHED_METHODS
-    return (known.index(method) if method in known else len(known), method)
+@dataclass(frozen=True)
+class Row:
+    """One method's line in a block, ready to print.
+
+    Attributes:
+        label: The method's name; with its selector where the method occurs with several.
+        success: "85.5 ± 2.1": mean and sample SD over seeds, %; the mean alone for one seed.
+        interval: "81.0 to 89.1", the 95 % interval of success; "-" where there is none.
+        difference: "+3.2", points more than the reference; empty for the reference itself.
+        difference_interval: Its 95 % interval.
+        published: The authors' number, %, or "-".
+        counts: Rollouts by outcome; None in the overall block.
+        finished: Whether all planned rollouts are there.
+    """
+
+    label: str
+    success: str
+    interval: str
+    difference: str
+    difference_interval: str
+    published: str
+    counts: dict[str, int] | None
+    finished: bool
 
 
-def sorted_runs(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of ``results["runs"]`` or ``results["overall"]`` by pair, then method as in the published table."""
-    return sorted(rows, key=lambda row: (row.get("pair", ""), _method_rank(row["method"]), row["selector"]))
+@dataclass(frozen=True)
+class Block:
+    """The rows of one pair, or of all common pairs."""
+
+    title: str
+    rows: tuple[Row, ...]
 
 
-def method_label(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+def method_label(row: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
     """The method's name; with its selector where the method occurs with several."""
     selectors = {other["selector"] for other in rows if other["method"] == row["method"]}
     return f"{row['method']} ({row['selector']})" if len(selectors) > 1 else str(row["method"])
@@ -45,63 +72,144 @@ def percent(fraction: float) -> str:
     return f"{100.0 * fraction:.1f}"
 
 
-def percent_pm(summary: dict[str, Any]) -> str:
-    """Mean and SD as "85.5 ± 2.1"; without the SD where there is only one seed."""
-    mean, sd = summary["mean"], summary["sd"]
-    return percent(mean) if sd is None else f"{percent(mean)} ± {percent(sd)}"
+def points(fraction: float) -> str:
+    """A difference in percentage points with its sign, "+3.2"."""
+    return f"{100.0 * fraction:+.1f}"
 
 
-def _success_table(runs: Sequence[dict[str, Any]], overall: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Composite success, % (mean ± sample SD over seeds)", title_justify="left")
-    for column in ("pair", "method"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("success", justify="right", style="bold", no_wrap=True)
-    table.add_column("95% interval", justify="right", no_wrap=True)
-    table.add_column(PUBLISHED_LABEL.replace(", ", ",\n"), justify="right", style="dim")
-    previous = None
-    for row in runs:
-        if previous not in (None, row["pair"]):
-            table.add_section()
-        published = row["published_percent"]
-        table.add_row(
-            row["pair"] if row["pair"] != previous else "",
-            method_label(row, runs),
-            percent_pm(row["success"]),
-            _interval(row["wilson95"]),
-            "-" if published is None else f"{published:.1f}",
-        )
-        previous = row["pair"]
-    if len({row["pair"] for row in runs}) > 1:
-        table.add_section()
-        for index, row in enumerate(overall):
-            name = "Overall" if index == 0 else ""
-            label = method_label(row, overall)
-            table.add_row(name, label, percent_pm(row["success"]), _interval(row["bootstrap95"]), "")
-    return table
+def _interval(interval: dict[str, float] | None, form: Any = percent) -> str:
+    return "-" if interval is None else f"{form(interval['low'])} to {form(interval['high'])}"
 
 
-def _outcome_table(runs: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="How the other rollouts ended", title_justify="left", padding=(0, 1, 0, 0))
-    for column in ("pair", "method"):
-        table.add_column(column, no_wrap=True)
-    for name in OUTCOME_NAMES[1:]:
-        table.add_column("trans" if name == "transition" else name, justify="right", no_wrap=True)
-    previous = None
-    for row in runs:
-        counts = (str(row["outcomes"][name]) for name in OUTCOME_NAMES[1:])
-        label = method_label(row, runs) + ("" if row["complete"] is not False else " *")
-        table.add_row(row["pair"] if row["pair"] != previous else "", label, *counts)
-        previous = row["pair"]
-    if any(row["complete"] is False for row in runs):
-        table.caption = "* unfinished"
-    return table
+def _row(row: dict[str, Any], label: str, difference: float | None, interval: dict[str, float] | None) -> Row:
+    mean, sd = row["success"]["mean"], row["success"]["sd"]
+    published = row["published_percent"]
+    return Row(
+        label=label,
+        success=percent(mean) if sd is None else f"{percent(mean)} ± {percent(sd)}",
+        interval=_interval(row.get("wilson95") or row.get("bootstrap95")),
+        difference="" if difference is None else points(difference),
+        difference_interval="" if difference is None else _interval(interval, points),
+        published="-" if published is None else f"{published:.1f}",
+        counts=row.get("outcomes"),
+        finished=row.get("complete") is not False,
+    )
 
 
-def _interval(interval: dict[str, float]) -> str:
-    return f"{percent(interval['low'])} to {percent(interval['high'])}"
+def blocks(results: dict[str, Any]) -> list[Block]:
+    """One block per pair; the overall block comes last where there are several pairs."""
+    runs, overall, reference = results["runs"], results["overall"], results["reference"]
+    changes = {
+        (row["pair"], row["method"], row["selector"]): (row["difference"], row["bootstrap95"])
+        for row in results["comparisons"]
+    }
+    changes |= {
+        (OVERALL, row["method"], row["selector"]): (row["difference"], row["difference95"])
+        for row in overall
+        if row["method"] != reference["method"] or row["selector"] != reference["selector"]
+    }
+
+    def block(title: str, key: str, rows: Iterable[dict[str, Any]]) -> Block:
+        none = (None, None)
+        methods = ((row, changes.get((key, row["method"], row["selector"]), none)) for row in rows)
+        return Block(title, tuple(_row(row, method_label(row, runs), *change) for row, change in methods))
+
+    pairs = list(dict.fromkeys(row["pair"] for row in runs))
+    found = [block(pair, pair, (row for row in runs if row["pair"] == pair)) for pair in pairs]
+    if len(pairs) > 1 and overall:
+        found.append(block(f"Overall, {len(overall[0]['pairs'])} of {len(pairs)} pairs", OVERALL, overall))
+    return found
 
 
-def terminal_table(results: dict[str, Any]) -> Group:
-    """Success with interval and the published number beside it, and the outcome counts; fits 80 columns."""
-    runs = sorted_runs(results["runs"])
-    return Group(_success_table(runs, sorted_runs(results["overall"])), _outcome_table(runs))
+def coverage(results: dict[str, Any]) -> str:
+    """What the overall rows are about: the episodes that all methods have in common."""
+    overall = results["overall"]
+    if not overall:
+        return "There is no Overall, since no episode was run by every method."
+    first, pairs = overall[0], {row["pair"] for row in results["runs"]}
+    covered, each = first["pairs"], first["episodes"] // len(first["pairs"])
+    which = f"all {len(pairs)} pairs" if len(covered) == len(pairs) else f"only {', '.join(covered)}"
+    return (
+        f"Overall covers the episodes that every method has run: {which}, {each} episodes each, "
+        f"{first['success']['count']} seeds; its interval is over seeds."
+    )
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """One line: which method is best on the common episodes, by how much, and whether that is shown."""
+    rows = results["overall"]
+    if not rows:
+        return "No episode was run by every method, so none can be called best."
+    best = max(rows, key=lambda row: row["difference"])
+    label, pairs = method_label(best, results["runs"]), best["pairs"]
+    where = f"on {pairs[0]}" if len(pairs) == 1 else f"over {len(pairs)} pairs"
+    rate = f"{percent(best['success']['mean'])} % success {where}"
+    if not results["complete"]:
+        rate += " so far"
+    if len(rows) == 1:
+        return f"{label}: {rate}. There is no other method to compare it with."
+    reference = results["reference"]
+    rival = next(row for row in rows if [row["method"], row["selector"]] == [*reference.values()])
+    sign, shown = 1.0, best
+    if rival is best:  # compare with the next best, which was compared with this one
+        rival = shown = max((row for row in rows if row is not best), key=lambda row: row["difference"])
+        sign = -1.0
+    by, interval = sign * shown["difference"], shown["difference95"]
+    other = method_label(rival, results["runs"])
+    if by == 0.0:
+        return f"{label} and {other} are equal: {rate}."
+    if interval is None:
+        return f"{label}: {rate}, {points(by)} points against {other}; too few different episodes for an interval."
+    low, high = sorted((sign * interval["low"], sign * interval["high"]))
+    band = f"95 % interval {points(low)} to {points(high)} on {best['episodes']} common episodes"
+    if low > 0.0:
+        return f"{label} is best: {rate}, {points(by)} points against {other} ({band}, which excludes zero)."
+    return f"No best method is shown: {label} has {rate}, {points(by)} points against {other} ({band}, includes zero)."
+
+
+class _TerminalTable:
+    def __init__(self, results: dict[str, Any]) -> None:
+        self._results = results
+        self._blocks = blocks(results)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        def fit(text: str) -> Text:
+            try:
+                text.encode(options.encoding)
+            except UnicodeEncodeError:
+                text = text.replace("±", "+-").encode(options.encoding, "replace").decode(options.encoding)
+            return Text(text)
+
+        def table(title: str, columns: Sequence[str], shown: Sequence[Block], cells: Callable[[Row], Any]) -> Table:
+            made = Table(title=fit(title), title_justify="left", caption_justify="left")
+            made.add_column("method", overflow="fold")
+            for column in columns:
+                made.add_column(column, justify="right", no_wrap=True)
+            for block in shown:
+                made.add_section()
+                made.add_row(fit(block.title), style="bold")
+                for row in block.rows:
+                    made.add_row(fit(f"  {row.label}{'' if row.finished else ' *'}"), *map(fit, cells(row)))
+            return made
+
+        yield fit(verdict(self._results))
+        title = "Composite success, % (mean ± sample SD over seeds)"
+        columns = ("success", "95% interval", PUBLISHED_LABEL.replace(", ", ",\n"))
+        success = table(title, columns, self._blocks, lambda row: (row.success, row.interval, row.published))
+        if len({row["pair"] for row in self._results["runs"]}) > 1:
+            success.caption = fit(coverage(self._results))
+        yield success
+        names = OUTCOME_NAMES[1:]
+        counted = [block for block in self._blocks if block.rows[0].counts is not None]
+        title = "How the other rollouts ended"
+        yield table(title, names, counted, lambda row: [str((row.counts or {})[name]) for name in names])
+        if any(not row.finished for block in counted for row in block.rows):
+            yield Text("* unfinished")
+
+
+def terminal_table(results: dict[str, Any]) -> ConsoleRenderable:
+    """Verdict, success with interval and the published number beside it, and outcome counts.
+
+    Fits 80 columns; characters that the console cannot print are replaced.
+    """
+    return _TerminalTable(results)

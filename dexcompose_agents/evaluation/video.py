@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,30 +10,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dexcompose_agents.evaluation.manifest import write_json
-from dexcompose_agents.evaluation.protocol import make_worlds, outcome_of
+from dexcompose_agents.evaluation.manifest import read_json, write_json
+from dexcompose_agents.evaluation.protocol import UntilDecided, make_worlds, outcome_of
+from dexcompose_agents.evaluation.tables import OUTCOME_LABELS
 from dexcompose_agents.methods.base import CompositionMethod
+from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM, PHASES
+from dexcompose_envs.errors import FileError, MachineError, UsageError
 from dexcompose_envs.faces import RENDER_FPS
 from dexcompose_envs.files import atomic_path
-from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
+from dexcompose_envs.rollouts import Episode, Moment, run_episodes
 
-__all__ = ["Video", "VideoError", "load_videos", "record_video", "render_world", "save_videos", "write_video"]
+__all__ = ["Video", "VideoError", "check_video_path", "load_videos", "record_video", "save_videos", "write_video"]
 
 VIDEO_FOLDER = "videos"
 INDEX_FILE = "videos.json"
-CAMERA = "overview"
+MEDIA_TYPES = {".mp4": "video/mp4", ".gif": "image/gif"}
 CONTROL_RATE = RENDER_FPS
 """Control steps per second of simulated time."""
 STRIDE = 2
 """Every second control step is a frame; playback is in real time."""
-LAST_FRAME_SECONDS = 0.8
-PICTURE = {"camera": CAMERA, "width": 480, "height": 360}
+LAST_FRAME_SECONDS = 1.2
+PICTURE = {"camera": "hand", "width": 480, "height": 360}
 """Small, since software rendering takes 0.1 to 0.2 s per picture."""
+STRIP_HEIGHT = 26
 
 Frame = npt.NDArray[np.uint8]
 
 
-class VideoError(RuntimeError):
+class VideoError(MachineError):
     """A video cannot be made here (no renderer, no encoder); one line with the reason."""
 
 
@@ -57,86 +60,70 @@ class Video:
     outcome: str
 
 
-def _write_mp4(frames: Sequence[Frame], path: Path, fps: float) -> None:
-    import imageio_ffmpeg
-
-    height, width = frames[0].shape[:2]
-    with atomic_path(path) as temporary:
-        writer = imageio_ffmpeg.write_frames(
-            str(temporary),
-            (width, height),
-            fps=fps,
-            codec="libx264",
-            quality=None,
-            macro_block_size=2,
-            output_params=["-crf", "26", "-preset", "veryfast", "-movflags", "+faststart"],
-        )
-        writer.send(None)
-        for frame in frames:
-            writer.send(np.ascontiguousarray(frame, dtype=np.uint8))
-        writer.close()
-
-
-def _write_gif(frames: Sequence[Frame], path: Path, fps: float) -> None:
-    from PIL import Image
-
-    images = [Image.fromarray(frame).quantize(colors=96) for frame in frames]
-    with atomic_path(path) as temporary:
-        duration = round(1000.0 / fps)
-        images[0].save(temporary, save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=True)
-
-
-def write_video(frames: Sequence[Frame], stem: Path, fps: float) -> Path:
-    """Encode frames (height, width, 3) as ``stem.mp4``, or as ``stem.gif`` where ffmpeg is missing or fails.
-
-    Returns:
-        The path written.
+def check_video_path(path: Path) -> Path:
+    """The path, if its name says which kind of video it is to be.
 
     Raises:
-        VideoError: If there is no frame, or neither encoder works.
+        UsageError: If it ends neither in .mp4 nor in .gif.
     """
+    if path.suffix.lower() not in MEDIA_TYPES:
+        raise UsageError(f"video '{path}' must end in {' or '.join(MEDIA_TYPES)}")
+    return path
+
+
+def write_video(frames: Sequence[Frame], path: Path, fps: float) -> None:
+    """Encode frames (height, width, 3) as the kind of video that the file's name says.
+
+    Raises:
+        UsageError: If the name ends neither in .mp4 nor in .gif.
+        VideoError: If there is no frame, or no encoder.
+        OSError: If the file cannot be written.
+    """
+    import imageio.v3 as iio
+
+    kind = check_video_path(path).suffix.lower()
     if not frames:
         raise VideoError("no frames to encode")
-    height, width = (size - size % 2 for size in frames[0].shape[:2])  # yuv420p needs even sizes
-    frames = [frame[:height, :width] for frame in frames]
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path = stem.with_suffix(".mp4")
-        _write_mp4(frames, path, fps)
-        return path
-    except (ImportError, OSError, RuntimeError):
-        pass
-    try:
-        path = stem.with_suffix(".gif")
-        _write_gif(frames, path, fps)
-        return path
-    except (ImportError, OSError) as error:
-        raise VideoError(f"neither mp4 nor gif can be written: {error}") from None
+    options: dict[str, Any] = {"plugin": "pillow", "duration": round(1000.0 / fps), "loop": 0}
+    if kind == ".mp4":
+        height, width = (size - size % 2 for size in frames[0].shape[:2])  # yuv420p needs even sizes
+        frames = [frame[:height, :width] for frame in frames]
+        quality = ["-crf", "26", "-preset", "veryfast", "-movflags", "+faststart"]
+        options = {"plugin": "FFMPEG", "fps": fps, "codec": "libx264", "quality": None, "macro_block_size": 2}
+        options["output_params"] = quality
+    with atomic_path(path) as temporary:
+        try:
+            iio.imwrite(temporary, np.stack(frames), extension=kind, **options)
+        except (ImportError, RuntimeError) as error:  # imageio's words for a missing or failing ffmpeg
+            raise VideoError(f"{kind[1:]} cannot be encoded here: {_first_line(error)}") from None
 
 
-class Film(Watcher):
-    """Takes a picture of the first world at the start, after every ``stride`` steps and at the end of its episodes."""
+class Film(UntilDecided):
+    """Pictures of the first world: at the start, after every ``STRIDE`` steps and at the end of its episode."""
 
-    def __init__(self, venv: Any, stride: int = STRIDE) -> None:
+    def __init__(self, venv: Any) -> None:
         """A film of ``venv``, which renders."""
         self.frames: list[Frame] = []
-        self._venv, self._stride = venv, stride
+        self._venv = venv
 
     def begin(self, worlds: npt.NDArray[np.int64], moment: Moment) -> None:
         """Picture of a start."""
-        self.frames.append(render_world(self._venv))
+        self.frames.append(_captioned(render_world(self._venv), 0))
 
     def step(self, moment: Moment) -> npt.NDArray[np.bool_]:
         """Picture of a step."""
-        if moment.steps[0] % self._stride == 0 or moment.ended[0]:
-            self.frames.append(render_world(self._venv))
-        return moment.ended
+        over, step = super().step(moment), int(moment.steps[0])
+        if step % STRIDE == 0 and not over[0]:
+            self.frames.append(_captioned(render_world(self._venv), step))
+        return over
 
 
 def record_video(
     pair: str, method: CompositionMethod, episode: Episode, folder: Path, env_kwargs: dict[str, Any] | None = None
 ) -> Video:
-    """Roll one episode of the evaluation out again in a single world and film it with the overview camera.
+    """Roll one episode of the evaluation out again in a single world and film it from close to the hand.
+
+    The phase is written into the picture, and at the end the outcome.
 
     Raises:
         VideoError: If there is no GL backend to render with, or no encoder.
@@ -148,13 +135,43 @@ def record_video(
     film = Film(venv)
     try:
         (rollout,) = run_episodes(venv, method, [episode], film)
+        outcome = outcome_of(rollout)
+        last = _captioned(render_world(venv), rollout.steps - 1, outcome)
     finally:
         venv.close()
-    frames = film.frames
     fps = CONTROL_RATE / STRIDE
-    frames.extend(frames[-1:] * round(LAST_FRAME_SECONDS * fps))
-    path = write_video(frames, folder / VIDEO_FOLDER / f"{pair}_{method.name}", fps)
-    return Video(pair, method.name, path.name, episode.seed, outcome_of(rollout))
+    frames = [*film.frames, *[last] * round(LAST_FRAME_SECONDS * fps)]
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in f"{pair}_{method.name}")
+    path = folder / VIDEO_FOLDER / f"{name}.mp4"
+    try:
+        write_video(frames, path, fps)
+    except VideoError:
+        path = path.with_name(f"{name}.gif")
+        write_video(frames, path, fps)
+    return Video(pair, method.name, path.name, episode.seed, outcome)
+
+
+def _captioned(frame: Frame, step: int, outcome: str | None = None) -> Frame:
+    """The picture with a strip on top that says the phase of a control step, and how the episode ended."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.fromarray(frame)
+    draw = ImageDraw.Draw(image, "RGBA")
+    draw.rectangle((0, 0, image.width, STRIP_HEIGHT), fill=(20, 23, 26, 190))
+    font = ImageFont.load_default(14)
+    now = (step >= HOLD_STEPS) + (step >= INTERACT_FROM)
+    x = 10.0
+    for index, phase in enumerate(PHASES):
+        draw.text((x, 5), phase, font=font, fill="white" if index == now else (150, 156, 162))
+        width = draw.textlength(phase, font=font)
+        if index == now:
+            draw.line((x, STRIP_HEIGHT - 3, x + width, STRIP_HEIGHT - 3), fill="white", width=2)
+        x += width + 14
+    if outcome is not None:
+        fill = (79, 208, 169) if outcome == "success" else (255, 170, 90)
+        label = OUTCOME_LABELS.get(outcome, outcome)
+        draw.text((image.width - 10 - draw.textlength(label, font=font), 5), label, font=font, fill=fill)
+    return np.asarray(image)
 
 
 def _first_line(error: BaseException) -> str:
@@ -180,18 +197,24 @@ def render_world(venv: Any) -> Frame:
 
 def save_videos(folder: Path, videos: Sequence[Video], note: str | None) -> None:
     """Write the list of recorded videos, and why some are missing, beside them."""
-    write_json(folder / VIDEO_FOLDER / INDEX_FILE, {"videos": [asdict(video) for video in videos], "note": note})
+    write_json(folder / VIDEO_FOLDER / INDEX_FILE, {"videos": [asdict(video) for video in videos], "note": note or ""})
 
 
 def load_videos(folder: Path) -> tuple[list[Video], str | None]:
     """The videos recorded in ``folder`` whose files are there, and the note about missing ones."""
     path = folder / VIDEO_FOLDER / INDEX_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        videos = [Video(**entry) for entry in content["videos"]]
-        note = content["note"]
-    except FileNotFoundError:
+    if not path.exists():
         return [], None
-    except (OSError, ValueError, KeyError, TypeError):
+    schema = {"pair": str, "method": str, "file": str, "episode_seed": int, "outcome": str}
+    try:
+        content = read_json(path, {"videos": [schema]})
+    except FileError:
         return [], f"{path.name} cannot be read"
-    return [video for video in videos if (folder / VIDEO_FOLDER / video.file).is_file()], note
+    videos = [Video(**{name: entry[name] for name in schema}) for entry in content["videos"]]
+    there = [video for video in videos if _is_ours(path.parent, video.file)]
+    return there, str(content.get("note") or "") or None
+
+
+def _is_ours(folder: Path, name: str) -> bool:
+    """Whether a name is that of a video in the folder, rather than a path to any file of this machine."""
+    return Path(name).name == name and Path(name).suffix in MEDIA_TYPES and (folder / name).is_file()

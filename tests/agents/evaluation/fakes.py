@@ -8,7 +8,8 @@ import numpy as np
 
 from dexcompose_envs.episodes.phases import OUTCOMES
 
-ENDINGS = ("success", "init", "transition", "drop", "b_fail", "unstable")
+ENDINGS = {10: ("init", "unstable"), 50: ("transition", "success", "b_fail", "unstable"), 99: ("drop", "success")}
+"""How an episode of at most so many steps can end."""
 
 
 class FakeWorlds:
@@ -35,7 +36,9 @@ class FakeWorlds:
             self.started.append(seed[world])
             self._rngs[world] = np.random.default_rng(seed[world])
             self._state[world] = self._rngs[world].normal()
-            self._length[world] = self._rngs[world].integers(2, 12)
+            self._length[world] = self._rngs[world].integers(4, 16)
+            if self._length[world] == 15:
+                self._length[world] = 51
             self._steps[world], self._ended[world] = 0, False
         return self._observe(), {}
 
@@ -50,7 +53,10 @@ class FakeWorlds:
             self._state[world] += actions[world].sum() + self._rngs[world].normal()
         self._steps += 1
         self._ended = self._steps >= self._length
-        endings = [ENDINGS[int(abs(value) * 1000) % len(ENDINGS)] for value in self._state]
+        endings = []
+        for steps, value in zip(self._steps, self._state, strict=True):
+            possible = next(names for limit, names in ENDINGS.items() if steps <= limit)
+            endings.append(possible[int(abs(value) * 1000) % len(possible)])
         unstable = np.array([name == "unstable" for name in endings]) & self._ended
         outcome = np.array([OUTCOMES.index("drop" if name == "unstable" else name) for name in endings])
         info = {"outcome": np.where(self._ended, outcome, 0), "unstable": unstable}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, episode_seed, evaluate
-from dexcompose_agents.evaluation.protocol import EVALUATION_SEED_BASE
-from dexcompose_agents.evaluation.records import EpisodeLog, EpisodeRecord, read_episodes
+from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, episode_seed, evaluate, fingerprints
+from dexcompose_agents.evaluation.manifest import Manifest, software_versions
+from dexcompose_agents.evaluation.records import (
+    EVALUATION_SEED_BASE,
+    EpisodeLog,
+    EpisodeRecord,
+    read_episodes,
+    sort_episodes,
+)
+from dexcompose_agents.evaluation.report import write_report
+from dexcompose_agents.evaluation.results import write_results
+from dexcompose_agents.methods import make_method
+from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.files import LOCK_FILE, OutputError
 from dexcompose_envs.rollouts import AgentError
 
 from .fakes import FakeMethod, FakeWorlds
@@ -71,7 +84,7 @@ def test_files_are_written(tmp_path: Path) -> None:
     lines = (tmp_path / "episodes.csv").read_text().splitlines()
     assert lines[0] == "pair,method,selector,seed,episode_seed,outcome,steps"
     assert len(lines) == 13
-    assert sorted(read_episodes(tmp_path), key=lambda record: record.episode_seed) == list(evaluation.records)
+    assert read_episodes(tmp_path) == list(evaluation.records)
     results = json.loads((tmp_path / "results.json").read_text())
     row = results["runs"][0]
     assert results["complete"] and row["complete"]
@@ -104,7 +117,7 @@ def test_interruption_loses_nothing_and_resumes(tmp_path: Path, interrupt_after:
 
     resumed = run(tmp_path, worlds=resuming)
     assert resumed.records == run().records
-    assert read_episodes(tmp_path)[: len(before)] == before
+    assert read_episodes(tmp_path) == list(resumed.records)  # in the plan's order, whenever each was run
     assert not {record.episode_seed for record in before} & set(made[1].started)
 
 
@@ -140,60 +153,273 @@ def test_half_written_line_is_dropped(tmp_path: Path) -> None:
     assert len(read_episodes(tmp_path)) == 12
 
 
-def _append(line: str) -> Callable[[Path], None]:
-    return lambda path: path.write_text(path.read_text() + line)
+def test_rows_are_in_the_plans_order(tmp_path: Path) -> None:
+    """Pair, published order of methods, selector, seed, rollout; a folder that is already in order isn't rewritten."""
+    for name, pair in (("zero-shot", "PickStick-PushButton"), ("mine", PAIR), ("frozen", PAIR)):
+        method = FakeMethod()
+        method.name = name  # type: ignore[misc]
+        evaluate(pair, method, out=tmp_path, worlds=FakeWorlds, seeds=2, rollouts=2)
+    order = [(record.pair, record.method, record.seed, record.rollout) for record in read_episodes(tmp_path)]
+    runs = [(PAIR, "frozen"), (PAIR, "mine"), ("PickStick-PushButton", "zero-shot")]
+    assert order == [(*run, seed, rollout) for run in runs for seed in (0, 1) for rollout in (0, 1)]
+    before = (tmp_path / "episodes.csv").stat().st_ino
+    sort_episodes(tmp_path)
+    assert (tmp_path / "episodes.csv").stat().st_ino == before
+
+
+FIRST = episode_seed(0, 0)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("row", "message"),
     [
-        (_append("a,b,none,0,1,vanished,3\n"), "unknown outcome 'vanished'"),
-        (_append("a,b,none,zero,1,drop,3\n"), "must be integers"),
-        (_append("a,b\n"), "expected 7 columns, found 2"),
-        (lambda path: path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n"), "twice"),
-        (lambda path: path.write_text("a,b\n1,2\n"), "expected the columns"),
-        (lambda path: path.write_bytes(b"\xff\xfe\x00"), "not a text file"),
+        (f"{PAIR},fake,none,0,{FIRST},vanished,60", "unknown outcome 'vanished'"),
+        (f"{PAIR},fake,none,zero,{FIRST},drop,60", "must be integers"),
+        (f"{PAIR},fake,none,0,{FIRST},drop,6_0", "must be integers"),
+        (f"{PAIR},fake,none,+0,{FIRST},drop,60", "must be integers"),
+        ("a,b", "expected 7 columns, found 2"),
+        (f'{PAIR},"fake,none,0,{FIRST},drop,60', "unexpected end of data"),
+        (f"Ball-Violin,fake,none,0,{FIRST},drop,60", "Ball-Violin"),
+        (f"{PAIR},,none,0,{FIRST},drop,60", "must not be empty"),
+        (f"{PAIR},fake,none,0,{FIRST - 1},drop,60", "is none of seed 0"),
+        (f"{PAIR},fake,none,0,{FIRST + 2**17},drop,60", "is none of seed 0"),
+        (f"{PAIR},fake,none,8192,{FIRST},drop,60", "evaluation seed must lie in"),
+        (f"{PAIR},fake,none,-1,{FIRST},drop,60", "evaluation seed must lie in"),
+        (f"{PAIR},fake,none,0,{FIRST},error,0", "'error' after 0 steps cannot be; expected at least 1"),
+        (f"{PAIR},fake,none,0,{FIRST},b_fail,-5", "'b_fail' after -5 steps"),
+        (f"{PAIR},fake,none,0,{FIRST},success,10", "expected at least 11"),
+        (f"{PAIR},fake,none,0,{FIRST},init,11", "expected 1 to 10"),
+        (f"{PAIR},fake,none,0,{FIRST},transition,10", "expected 11 to 50"),
+        (f"{PAIR},fake,none,0,{FIRST},transition,51", "expected 11 to 50"),
+        (f"{PAIR},fake,none,0,{FIRST},drop,50", "expected at least 51"),
+        (f"{PAIR},fake,none,3,{episode_seed(3, 0)},drop,60", "not in the manifest's plan of 3 seeds with 4 rollouts"),
+        (f"{PAIR},fake,none,0,{episode_seed(0, 4)},drop,60", "not in the manifest's plan of 3 seeds with 4 rollouts"),
+        (f"{PAIR},other,none,0,{FIRST},drop,60", f"knows no run {PAIR}/other/none"),
+        (f"{PAIR},fake,none,0,{FIRST},error,60", f"episode {FIRST} of {PAIR}/fake/none is there twice"),
     ],
 )
-def test_spoilt_records_are_refused(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
-    """Every malformed file gives one line that says what is wrong."""
+def test_rows_outside_the_protocol_are_refused(tmp_path: Path, row: str, message: str) -> None:
+    """Malformed, foreign, contradictory and unplanned rows: one line with file and line, on every way in."""
     run(tmp_path)
-    spoil(tmp_path / "episodes.csv")
-    with pytest.raises(EvaluationError, match=message) as caught:
+    path = tmp_path / "episodes.csv"
+    path.write_text(path.read_text() + row + "\n")
+    for reading in (read_episodes, write_results, run):
+        with pytest.raises(FileError, match=r"episodes\.csv, line 14: .*" + re.escape(message)) as caught:
+            reading(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a,b\n1,2\n", "expected the columns"), (b"\xff\xfe\x00", "not a text file"), (b"pair\x00\n", r"episodes\.csv")],
+)
+def test_spoilt_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """Not the file that it should be: said with its name."""
+    (tmp_path / "episodes.csv").write_bytes(content)
+    with pytest.raises(FileError, match=message):
         read_episodes(tmp_path)
-    assert "\n" not in str(caught.value)
 
 
-def test_spoilt_manifest_is_refused(tmp_path: Path) -> None:
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else ()
+    return [path, *(found for name, item in items for found in _paths(item, (*path, name)))]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small evaluation; whoever spoils it mends it."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(folder)
+    return folder
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_any_manifest_is_understood_or_refused_in_one_line(finished: Path, data: st.DataObject) -> None:
+    """Any field gone or replaced by anything: the report is made, or the file named."""
+    path = finished / "manifest.json"
+    content = json.loads(good := path.read_text())
+    where = data.draw(st.sampled_from(_paths(content)))
+    if not where:
+        content = data.draw(json_values)
+    else:
+        inner = content
+        for name in where[:-1]:
+            inner = inner[name]
+        if data.draw(st.booleans()):
+            inner[where[-1]] = data.draw(json_values)
+        else:
+            del inner[where[-1]]
+    try:
+        path.write_text(json.dumps(content))
+        write_report(finished, finished / "r.html")
+    except FileError as error:
+        assert "manifest" in str(error) and "\n" not in str(error)
+    finally:
+        path.write_text(good)
+
+
+@pytest.mark.parametrize("text", ["{", "", "[]", "[" * 100_000, '{"format": 2, "runs": {}}', '{"format": 1}', "\0"])
+def test_spoilt_manifest_is_refused(tmp_path: Path, text: str) -> None:
     """A manifest that cannot be read is not guessed at."""
     run(tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(EvaluationError, match="not a readable manifest"):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(FileError, match=r"manifest\.json'"):
         run(tmp_path)
+
+
+def test_manifest_of_another_configuration_is_noticed(tmp_path: Path) -> None:
+    """A configuration that was changed by hand no longer has its hash."""
+    run(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace('"gain": 0.01', '"gain": 0.5'))
+    with pytest.raises(FileError, match="does not fit its hash"):
+        run(tmp_path, FakeMethod(gain=0.5))
 
 
 def test_two_writers_are_refused(tmp_path: Path) -> None:
     """The second evaluation into a folder that is being written stops at once."""
-    pytest.importorskip("fcntl")
-    with EpisodeLog(tmp_path), pytest.raises(EvaluationError, match="another evaluation"):
-        run(tmp_path)
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / LOCK_FILE).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another process is writing"):
+            run(tmp_path, worlds=lambda *_: pytest.fail("nothing may be run"))
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     """An output path below a file can't be made; nothing is computed before that is known."""
     (tmp_path / "file").write_text("")
-    made: list[Any] = []
-    with pytest.raises(EvaluationError, match="cannot write to"):
-        run(tmp_path / "file" / "out", worlds=lambda *args: made.append(args))
-    assert made == []
+    with pytest.raises(OutputError, match="file/out"):
+        run(tmp_path / "file" / "out", worlds=lambda *_: pytest.fail("nothing may be run"))
 
 
 def test_log_reaches_the_file_at_once(tmp_path: Path) -> None:
     """A record is on disk when ``append`` returns, not when the log is closed."""
-    record = EpisodeRecord(PAIR, "fake", "none", 0, 7, "drop", 3)
-    with EpisodeLog(tmp_path) as log:
-        log.append(record)
-        assert read_episodes(tmp_path) == [record]
+    record = EpisodeRecord(PAIR, "fake", "none", 0, FIRST, "drop", 51)
+    log = EpisodeLog(tmp_path)
+    log.append(record)
+    assert read_episodes(tmp_path) == [record]
+    log.close()
+
+
+def test_full_disk_names_the_file(tmp_path: Path) -> None:
+    """The system's reason alone would not say which disk."""
+    log = EpisodeLog(tmp_path)
+
+    class Full:
+        def write(self, _: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+    whole, log._file = log._file, Full()  # type: ignore[assignment]
+    with pytest.raises(OutputError, match=r"episodes\.csv.*No space left on device"):
+        log.append(EpisodeRecord(PAIR, "fake", "none", 0, FIRST, "drop", 51))
+    whole.close()
+
+
+def test_smaller_plan_keeps_the_larger(tmp_path: Path) -> None:
+    """Asking for fewer seeds later evaluates those alone, and what was there stays part of the folder's plan."""
+    run(tmp_path, seeds=3)
+    assert run(tmp_path, seeds=2).summary["complete"]
+    assert len(read_episodes(tmp_path)) == 12
+    assert Manifest.load(tmp_path).runs[f"{PAIR}/fake/none"]["plan"]["seeds"] == 3
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The source file of a module with two methods, one of which describes nothing."""
+    source = tmp_path / "plug_in_for_resume.py"
+    source.write_text(
+        "from tests.agents.evaluation.fakes import FakeMethod\n"
+        "class Described(FakeMethod):\n    name = 'described'\n"
+        "class Silent(FakeMethod):\n    name = 'silent'\n    describe = None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield source
+    sys.modules.pop(source.stem, None)
+
+
+@pytest.mark.parametrize("name", ["Described", "Silent"])
+@pytest.mark.parametrize("instance", [False, True])
+def test_method_whose_source_changed_is_refused(plug_in: Path, tmp_path: Path, name: str, instance: bool) -> None:
+    """Old episodes are not passed off as those of new code; the same code goes on."""
+
+    def method() -> Any:
+        word = f"{plug_in.stem}:{name}"
+        return make_method(word, PAIR) if instance else word
+
+    out = tmp_path / "out"
+    run(out, method())
+    run(out, method(), seeds=4)
+    plug_in.write_text(plug_in.read_text() + "# changed\n")
+    with pytest.raises(EvaluationError, match=r"made with method\.source = .* choose another folder"):
+        run(out, method())
+
+
+def test_option_of_a_method_that_describes_nothing_is_remembered(plug_in: Path, tmp_path: Path) -> None:
+    """Without ``describe()`` the options that a method was made with are what tells two of them apart."""
+    run(tmp_path / "out", f"{plug_in.stem}:Silent", gain=0.1)
+    with pytest.raises(EvaluationError, match=r"method\.gain = '0\.1', now '0\.2'"):
+        run(tmp_path / "out", f"{plug_in.stem}:Silent", gain=0.2)
+
+
+def test_method_without_source_is_not_resumed(tmp_path: Path) -> None:
+    """Of a class that was typed in, nobody can tell whether it is the same as before."""
+    typed = type("Typed", (FakeMethod,), {"__module__": "nowhere"})
+    run(tmp_path, typed())
+    with pytest.raises(EvaluationError, match=r"method\.source = 'unreadable"):
+        run(tmp_path, typed())
+
+
+def test_a_change_of_our_composition_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own methods are identified by the sources of the composition, too; the version is only information."""
+    run(tmp_path)
+    monkeypatch.setattr(fingerprints, "_OWN_SOURCES", (("dexcompose_agents", "evaluation"),))
+    with pytest.raises(EvaluationError, match=r"method\.composition ="):
+        run(tmp_path)
+
+
+def test_a_release_does_not_end_an_evaluation() -> None:
+    """The package's version is noted, but not part of what has to stay the same."""
+    assert "version" not in fingerprints.environment_fingerprint(PAIR)
+    assert "dexcompose" in software_versions()
+
+
+@pytest.mark.parametrize("selector", [None, "none"])
+def test_selector_is_the_methods_own_word(tmp_path: Path, selector: str | None) -> None:
+    """ "none" for a method without a mask; one that was asked for and isn't used is refused, not recorded."""
+    assert {record.selector for record in run(selector=selector).records} == {"none"}
+    with pytest.raises(EvaluationError, match="'fake' uses no selector, but selector 'oracle' was asked for"):
+        run(tmp_path, selector="oracle")
+    chosen = FakeMethod()
+    chosen.selector = "utility"  # type: ignore[misc]
+    assert {record.selector for record in run(method=chosen).records} == {"utility"}
+    with pytest.raises(EvaluationError, match="uses selector 'utility', but selector 'oracle'"):
+        run(method=chosen, selector="oracle")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\nb", 3])
+def test_names_that_cannot_be_kept_are_refused(name: Any) -> None:
+    """A name becomes part of keys and rows."""
+    method = FakeMethod()
+    method.name = name  # type: ignore[misc]
+    with pytest.raises(EvaluationError, match="name of a method must be printable text"):
+        run(method=method)
+
+
+@pytest.mark.parametrize("described", [{"a": np.float32(1)}, {"a": float("nan")}, [1], None])
+def test_descriptions_that_cannot_be_kept_are_refused(described: Any) -> None:
+    """The message names the method."""
+    method = FakeMethod()
+    method.describe = lambda: described  # type: ignore[method-assign]
+    with pytest.raises(EvaluationError, match=r"describe\(\) of method 'fake'"):
+        run(method=method)
 
 
 class Broken(FakeMethod):
@@ -227,8 +453,10 @@ def test_invalid_actions_are_refused(action: Callable[[int], Any], message: str)
         run(method=Broken(action))
 
 
-@pytest.mark.parametrize("numbers", [{"seeds": 0}, {"rollouts": 0}, {"num_envs": 0}, {"seeds": 9000}])
-def test_bad_numbers_are_refused(numbers: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "numbers", [{"seeds": 0}, {"rollouts": 0}, {"num_envs": 0}, {"seeds": 9000}, {"num_envs": 1.5}]
+)
+def test_bad_numbers_are_refused(numbers: dict[str, Any]) -> None:
     """The message names the number that came."""
     with pytest.raises(EvaluationError, match=str(next(iter(numbers.values())))):
         run(**numbers)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from dexcompose_agents.evaluation.statistics import (
     bootstrap_interval,
     mean_and_sd,
-    overall_by_seed,
     paired_difference,
     wilson_interval,
 )
@@ -83,38 +82,63 @@ def test_sample_sd_agrees_with_the_standard_library(values: list[float]) -> None
     assert math.isclose(summary.sd, stdlib.stdev(values), abs_tol=1e-9)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=13))
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=13, unique=True))
 def test_bootstrap_stays_within_the_data_and_repeats(values: list[float]) -> None:
     """A mean of resampled values lies between their extremes, and the same data give the same interval."""
     interval = bootstrap_interval(values, resamples=200)
+    assert interval is not None
     assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
     assert interval == bootstrap_interval(values, resamples=200)
 
 
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_intervals_have_their_level(confidence: float) -> None:
+    """The mean of 1,000 values 0 or 1, half of each, has the standard error 0.5/sqrt(1000) = 0.01581.
+
+    So the interval is 0.5 -+ z * 0.01581, z = 1.960 for 95 % and 0.6745 for 50 %. The 2,000 resamples place its ends to
+    about 0.06 standard errors; four of these are allowed. Differences of -1, 0, 1 in shares 1/4, 1/2, 1/4 have the
+    variance 1/2; averaged over two such pairs of skills with 1,000 episodes each, sqrt(0.5/1000/2) = 0.01581 again.
+    """
+    z = stdlib.NormalDist().inv_cdf(0.5 + confidence / 2)
+    rates = bootstrap_interval([0.0, 1.0] * 500, confidence)
+    _, differences = paired_difference([[-1, 0, 0, 1] * 250] * 2, confidence)
+    assert rates is not None and differences is not None
+    for interval, centre in ((rates, 0.5), (differences, 0.0)):
+        assert interval.low == pytest.approx(centre - z * 0.01581, abs=0.004)
+        assert interval.high == pytest.approx(centre + z * 0.01581, abs=0.004)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0, 1.0]])
+def test_no_interval_without_scatter(values: list[float]) -> None:
+    """One seed, or seeds that all agree, say nothing about how far seeds scatter: no interval of 100 to 100."""
+    assert bootstrap_interval(values) is None
+
+
 def test_bootstrap_refuses_nonsense() -> None:
-    """No value, no interval."""
-    with pytest.raises(ValueError, match="at least one value"):
-        bootstrap_interval([])
+    """At least one resample, and a level between 0 and 1."""
     with pytest.raises(ValueError, match="resamples"):
         bootstrap_interval([1.0], resamples=0)
+    with pytest.raises(ValueError, match="confidence"):
+        paired_difference([[1]], confidence=1.0)
 
 
-def test_overall_averages_pairs_within_each_seed_first() -> None:
-    """Seed 0: (0.5 + 1.0)/2 = 0.75, seed 1: (0.7 + 0.3)/2 = 0.5. The mean over seeds is 0.625 and the sample SD is
+def test_paired_difference_by_hand() -> None:
+    """Differences +1, 0, +1 on one pair and -1, 0 on another: (2/3 - 1/2)/2 = 1/12; every pair weighs the same."""
+    difference, interval = paired_difference([[1, 0, 1], [-1, 0]])
+    assert difference == pytest.approx(1 / 12)
+    # At the extremes the first pair has all of 1 or all of 0, the second all of -1 or all of 0.
+    assert interval is not None and -0.5 <= interval.low <= difference <= interval.high <= 0.5
+    assert paired_difference([[1, 1, 1]]) == (1.0, None)
+    for pairs in ([], [[]]):
+        with pytest.raises(ValueError, match="no episode seed in common"):
+            paired_difference(pairs)
 
-    sqrt(2 * 0.125^2 / 1) = 0.1768; the SD over the four numbers would be 0.2986. Seed 2 lacks a pair and is left out.
-    """
-    overall = overall_by_seed({"A-B": {0: 0.5, 1: 0.7, 2: 0.0}, "C-B": {0: 1.0, 1: 0.3}})
-    assert overall == pytest.approx({0: 0.75, 1: 0.5})
-    assert mean_and_sd(list(overall.values())).sd == pytest.approx(0.125 * math.sqrt(2))
-    assert overall_by_seed({}) == {}
 
-
-def test_paired_difference_uses_common_episodes_only() -> None:
-    """Common episodes 1, 2, 3: differences +1, 0, +1, mean 2/3."""
-    first, second = {1: True, 2: True, 3: True, 9: False}, {1: False, 2: True, 3: False, 8: True}
-    difference, interval, episodes = paired_difference(first, second)
-    assert (difference, episodes) == (pytest.approx(2 / 3), 3)
-    assert 0.0 <= interval.low <= difference <= interval.high <= 1.0
-    with pytest.raises(ValueError, match="no episode seed in common"):
-        paired_difference({1: True}, {2: True})
+@given(st.lists(st.integers(-1, 1), min_size=1, max_size=40))
+def test_paired_difference_mirrors(differences: list[int]) -> None:
+    """The mean lies in its interval, and exchanging the methods mirrors the mean."""
+    difference, interval = paired_difference([differences])
+    assert paired_difference([[-value for value in differences]])[0] == pytest.approx(-difference)
+    assert (interval is None) == (len(set(differences)) == 1)
+    if interval is not None:
+        assert interval.low <= difference <= interval.high

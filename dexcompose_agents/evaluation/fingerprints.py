@@ -1,0 +1,93 @@
+"""What a run's episodes depend on, as data: physics, starts and method; resuming needs all of it to be unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import secrets
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from dexcompose_agents.evaluation.manifest import EvaluationError
+from dexcompose_agents.methods.base import CompositionMethod
+from dexcompose_envs import parse_pair
+
+__all__ = ["environment_fingerprint", "run_config"]
+
+_OWN_SOURCES = (("dexcompose_agents", "composition"), ("dexcompose_agents", "methods"))
+
+
+def environment_fingerprint(pair: str) -> dict[str, str]:
+    """What decides the physics and the starts of a pair: hash of the model, and of the held-state library."""
+    from dexcompose_agents.artefacts.pretrained_files import file_hash
+    from dexcompose_envs.held_states import held_states_folder
+    from dexcompose_envs.scene import build_scene
+
+    skill_a, skill_b = parse_pair(pair)
+    library = held_states_folder() / f"{skill_a}.npz"
+    return {
+        "model_hash": str(build_scene(skill_a, skill_b).model_hash),
+        "held_states": file_hash(library) if library.is_file() else "none",
+    }
+
+
+def run_config(
+    pair: str, method: CompositionMethod, env: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that can change the outcome of an episode.
+
+    Args:
+        pair: "GraspBall-PushButton".
+        method: The method; a ``describe()`` says what it was made from, else ``options`` has to.
+        env: Fingerprint and options of the environment.
+        options: What the method was made with.
+
+    Raises:
+        EvaluationError: If ``describe()`` gives anything but a dict that JSON can hold.
+    """
+    describe = getattr(method, "describe", None)
+    made = describe() if describe is not None else {name: repr(value) for name, value in sorted(options.items())}
+    try:
+        made = json.loads(json.dumps(made, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise EvaluationError(f"describe() of method '{method.name}' can't be written as JSON: {error}") from None
+    if not isinstance(made, dict):
+        raise EvaluationError(f"describe() of method '{method.name}' returned {made!r}, expected a dict")
+    return {
+        "pair": pair,
+        "env": dict(env),
+        "method": {**made, "name": method.name, "source": _class_source(type(method)), "composition": _own_source()},
+        "episode_seed": "2**30 + seed * 2**17 + rollout",
+        "mujoco": metadata.version("mujoco"),
+    }
+
+
+def _class_source(cls: type) -> str:
+    """Hash of the modules that a class and its bases are written in, other than the standard library's."""
+    modules = {base.__module__ for base in cls.__mro__}
+    files = set()
+    for name in sorted(modules):
+        if name.partition(".")[0] in sys.stdlib_module_names and name != "__main__":
+            continue
+        try:
+            files.add(Path(inspect.getsourcefile(sys.modules[name]) or ""))
+        except (KeyError, TypeError):  # written in a session: no two can be told to be the same
+            return f"unreadable {secrets.token_hex(4)}"
+    return _hash(sorted(files))
+
+
+def _own_source() -> str:
+    """Hash of this package's composition, which others' methods may use as well."""
+    folders = [Path(str(resources.files(package))) / room for package, room in _OWN_SOURCES]
+    return _hash(path for folder in folders for path in sorted(folder.glob("*.py")))
+
+
+def _hash(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + b"\n".join(path.read_bytes().splitlines()) + b"\0")
+    return digest.hexdigest()[:16]
