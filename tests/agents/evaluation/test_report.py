@@ -23,7 +23,7 @@ from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.results import summarise
 from dexcompose_agents.evaluation.tables import blocks, coverage, terminal_table, verdict
 from dexcompose_agents.evaluation.video import Video, VideoError, load_videos, save_videos, write_video
-from dexcompose_envs import PAIRS
+from dexcompose_envs import pair_names
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import OutputError
 
@@ -244,8 +244,8 @@ def test_terminal_table_has_ours_and_theirs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_terminal_table_prints_everywhere(encoding: str) -> None:
-    """16 pairs, long names, Rich's brackets and foreign letters, on a console that has few characters."""
-    pairs = ["-".join(pair) for pair in PAIRS]
+    """All pairs, long names, Rich's brackets and foreign letters, on a console that has few characters."""
+    pairs = pair_names()
     methods = ("frozen", "residual-with-a-very-long-name-of-its-own", "naïve[red]", "dexcompose")
     data = [
         record for pair in pairs for name in methods for seed in (0, 1) for record in records(pair, name, "sd", seed)
