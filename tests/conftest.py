@@ -80,3 +80,27 @@ def _held_library(skill):
     manifest = Manifest(skill, __version__, venv.unwrapped.model_hash, policy_hash="expert")
     venv.close()
     return HeldStateLibrary.from_columns(manifest, columns)
+
+
+@pytest.fixture
+def dummy_skills():
+    """Two skills of somebody else, registered for the test: HoldBlock and PressFlap, see `tests/dummies`."""
+    import importlib.util
+    from pathlib import Path
+
+    import gymnasium as gym
+
+    from dexcompose_envs import skills
+
+    before, ids = dict(skills._SKILLS), set(gym.registry)
+    for stem, name in (("hold_block", "HoldBlock"), ("press_flap", "PressFlap")):
+        spec = importlib.util.spec_from_file_location(stem, Path(__file__).parent / "dummies" / f"{stem}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[stem] = module
+        spec.loader.exec_module(module)
+        skills.register_skill(getattr(module, name))
+    yield
+    skills._SKILLS.clear()
+    skills._SKILLS.update(before)
+    for id in set(gym.registry) - ids:
+        del gym.registry[id]
