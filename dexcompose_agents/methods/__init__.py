@@ -1,6 +1,7 @@
-"""Composition methods: one file each, all behind one protocol."""
+"""Composition methods: registrations of `CompositionSpec`, and plug-ins, all behind one protocol."""
 
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_agents.methods.registry import MethodError, make_method, method_names, register_method
+from dexcompose_agents.methods.spec import CompositionSpec
 
-__all__ = ["CompositionMethod", "MethodError", "make_method", "method_names", "register_method"]
+__all__ = ["CompositionMethod", "CompositionSpec", "MethodError", "make_method", "method_names", "register_method"]

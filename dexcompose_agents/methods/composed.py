@@ -1,103 +1,107 @@
-"""What frozen, zero-shot and dexcompose have in common: the composition of Eq. 12 with a mask, pi_B and residuals."""
+"""A composition method made from its `CompositionSpec`: mask, pi_B, stabiliser A and residual B under Eq. 12."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from dexcompose_agents.artefacts.pretrained_files import file_hash, pretrained_folder
-from dexcompose_agents.composition.composer import Composer
-from dexcompose_agents.composition.tensors import to_tensors
+from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stabiliser_path
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
+from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.runtime.devices import find_device
-from dexcompose_envs import hand, parse_pair
-from dexcompose_envs.observations import layout_of, terms_of
+from dexcompose_agents.runtime.tensors import as_given, to_tensors
+from dexcompose_envs.composition import Composer, CompositionTask
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.skills import make_interaction
-from dexcompose_envs.skills.chain import Chain
 
-__all__ = ["ComposedMethod", "composite_layout"]
+__all__ = ["ComposedMethod"]
 
-
-def composite_layout(pair: str) -> dict[str, dict[str, slice]]:
-    """Columns of every term of the composite observation, ``layout[key][term]``; equal to ``env.unwrapped.layout``."""
-    skill_a, skill_b = parse_pair(pair)
-    terms = terms_of(Chain.of(skill_a, (skill_b,)).skills)
-    return {key: layout_of([term for _, term in value]) for key, value in terms.items()}
+_DESCRIBED = ("residual_writes", "hide_preserved", "hold_steps", "transition_steps")
+"""What of a spec determines actions besides mask and weights."""
 
 
 class ComposedMethod:
     """Hold, transition, interact with preserved fingers at ``q_ref + dq_A`` and the rest at ``a_B + da_B`` (Eq. 12).
 
     Args:
-        pair: "GraspBall-PushButton".
-        mask: Preserved fingers.
-        selector: Name of the selector that chose them.
-        base_policy: pi_B; by default the shipped one.
-        stabiliser: Weights of stabiliser A (Eq. 7), or None for none.
-        residual: Weights of residual B (Eq. 10), or None for none.
+        name: Name in tables.
+        spec: What it is made of.
+        pair: "GraspBall-PushButton", or a chain with more interactions.
+        mask: Preserved fingers, or the file of a selection, where the spec leaves them open.
+        selector: Selector whose shipped mask is used, or the one that chose ``mask``.
+        stabiliser: Weights of stabiliser A instead of the shipped ones.
+        residual: Weights of residual B instead of the shipped ones.
+        base_policy: pi_B, or one for each interaction; by default the shipped ones.
         device: Torch device of the weights and of all arithmetic; actions go back to where observations come from.
 
     Raises:
-        ValueError: If residual B was trained with another mask or for another pair, or there is no such device.
-        WeightsError: If a weight file is missing, truncated or corrupt.
+        UsageError: If there is no such device, or pi_B is missing for an interaction.
+        FileError: If a file is missing, damaged, or belongs to another skill, pair or mask.
     """
-
-    name: ClassVar[str]
 
     def __init__(
         self,
+        name: str,
+        spec: CompositionSpec,
         pair: str,
-        mask: FingerMask,
-        selector: str,
         *,
-        base_policy: BasePolicy | None = None,
-        stabiliser: Path | None = None,
-        residual: Path | None = None,
+        mask: str | FingerMask | Path | None = None,
+        selector: str | None = None,
+        stabiliser: str | Path | None = None,
+        residual: str | Path | None = None,
+        base_policy: BasePolicy | Sequence[BasePolicy] | None = None,
         device: str = "cpu",
     ) -> None:
-        skill_b = parse_pair(pair)[1]
-        self.pair, self.mask, self.selector = pair, mask, selector
+        self.name, self.spec, self.pair = name, spec, pair
         self.device = find_device(device)
-        self._residual = None if residual is None else ResidualBPolicy.load(residual, self.device)
-        if self._residual is not None:
-            self._check_residual(self._residual, residual)
-        self._description: dict[str, Any] = {"mask": str(mask), "base_policy": _describe_policy(skill_b, base_policy)}
-        for role, path in (("stabiliser", stabiliser), ("residual", residual)):
-            self._description[role] = None if path is None else file_hash(path)
-        if base_policy is None:
-            base_policy = load_policy(skill_b, device=str(self.device))
-        self._composer = Composer(
-            mask,
-            base_policy,
-            None if stabiliser is None else StabiliserPolicy.load(stabiliser, self.device),
-            hand.normalize(make_interaction(skill_b).start_pose),
-            composite_layout(pair),
-            device=self.device,
-        )
-
-    def _check_residual(self, residual: ResidualBPolicy, path: Path | None) -> None:
-        if residual.pair != self.pair or residual.mask != self.mask:
-            raise ValueError(
-                f"'{path}' is residual B of {residual.pair} with mask {residual.mask}; "
-                f"expected {self.pair} with {self.mask}"
+        retention, *interactions = pair.split("-")
+        self.mask, self.selector = _mask_of(spec, pair, retention, mask, selector)
+        self._description: dict[str, Any] = {
+            "mask": str(self.mask),
+            "base_policy": _describe_policies(interactions, base_policy),
+            **{name: getattr(spec, name) for name in _DESCRIBED},
+        }
+        self._residual: ResidualBPolicy | None = None
+        path = _path(residual or spec.residual, residual_path, pair)
+        if path is not None:
+            self._residual = ResidualBPolicy.load(
+                path, self.device, pair=pair, mask=self.mask, writes_all=spec.residual_writes == "all"
             )
+        self._description["residual"] = None if path is None else file_hash(path)
+        path = _path(stabiliser or spec.stabiliser, stabiliser_path, pair)
+        holder = None if path is None else StabiliserPolicy.load(path, self.device)
+        if holder is not None and (holder.skill != retention or self.mask not in holder.masks):
+            trained = f"{holder.skill} with {', '.join(map(str, holder.masks))}"
+            raise FileError(f"stabiliser '{path}' is for {trained}; expected {retention} with {self.mask}")
+        self._description["stabiliser"] = None if path is None else file_hash(path)
+        self._composer = Composer(
+            CompositionTask.of_name(pair),
+            self.mask,
+            _policies(interactions, base_policy, self.device),
+            holder,
+            reference=spec.reference,
+            hide_preserved=spec.hide_preserved,
+            residual_writes_all=spec.residual_writes == "all",
+            hold_steps=spec.hold_steps,
+            transition_steps=spec.transition_steps,
+        )
 
     def reset(
         self,
         obs: Mapping[str, Any],
-        info: dict[str, Any],
+        info: Mapping[str, Any],
         env_ids: npt.NDArray[np.int64],
         seeds: npt.NDArray[np.int64],
     ) -> None:
-        """Start episodes in some worlds; see ``CompositionMethod.reset``. ``obs`` may hold torch tensors."""
+        """Start episodes in some worlds; see ``Agent.reset``. ``obs`` may hold torch tensors."""
         started = np.zeros(len(obs["context"]), bool)
         noise_seeds = np.zeros(len(started), np.int64)
         started[env_ids], noise_seeds[env_ids] = True, seeds
@@ -107,7 +111,7 @@ class ComposedMethod:
             self._residual.reset(mask)
 
     def act(self, obs: Mapping[str, Any]) -> Any:
-        """Actions (N, 28); see ``CompositionMethod.act``.
+        """Actions (N, 28); see ``Agent.act``.
 
         Returns:
             A NumPy array if ``obs`` holds NumPy arrays, a tensor on their device if it holds torch tensors.
@@ -115,17 +119,46 @@ class ComposedMethod:
         seen = to_tensors(obs, self.device)
         nominal = self._composer.nominal(seen)
         delta = None if self._residual is None else self._residual.act(seen, nominal)
-        action = self._composer.compose(seen, nominal, delta)
-        given = obs["context"]
-        return action.to(given.device) if isinstance(given, torch.Tensor) else action.cpu().numpy()
+        return as_given(self._composer.compose(seen, nominal, delta), obs["context"])
 
     def describe(self) -> dict[str, Any]:
-        """Mask and hashes of the weights."""
+        """Mask, hashes of the weights, and how they are composed."""
         return dict(self._description)
 
 
-def _describe_policy(skill: str, given: BasePolicy | None) -> str:
-    if given is not None:
-        return str(getattr(given, "weights_hash", type(given).__name__))
-    path = pretrained_folder() / f"{skill}.safetensors"
-    return file_hash(path) if path.is_file() else skill
+def _mask_of(
+    spec: CompositionSpec, pair: str, retention: str, mask: str | FingerMask | Path | None, selector: str | None
+) -> tuple[FingerMask, str]:
+    """The mask, and the name of the selector that chose it."""
+    if spec.mask is None:
+        return choose_mask(pair, mask, selector or spec.selector)
+    if not isinstance(spec.mask, Mapping):
+        fixed: str | FingerMask | Path = spec.mask
+    elif retention in spec.mask:
+        fixed = spec.mask[retention]
+    else:
+        raise UsageError(f"the method has no mask for {retention}; it has masks for {', '.join(spec.mask)}")
+    return choose_mask(pair, fixed, "none")
+
+
+def _path(chosen: str | Path | None, shipped: Any, pair: str) -> Path | None:
+    if chosen is None:
+        return None
+    return shipped(pair) if chosen == SHIPPED else Path(chosen)
+
+
+def _policies(
+    skills: Sequence[str], given: BasePolicy | Sequence[BasePolicy] | None, device: torch.device
+) -> Sequence[BasePolicy]:
+    """pi_B of each interaction in turn."""
+    if given is None:
+        return [load_policy(skill, device=str(device)) for skill in skills]
+    return given if isinstance(given, Sequence) else [given]
+
+
+def _describe_policies(skills: Sequence[str], given: BasePolicy | Sequence[BasePolicy] | None) -> str:
+    if given is None:
+        paths = {skill: pretrained_folder() / f"{skill}.safetensors" for skill in skills}
+        return "+".join(file_hash(path) if path.is_file() else skill for skill, path in paths.items())
+    policies = given if isinstance(given, Sequence) else [given]
+    return "+".join(str(getattr(policy, "weights_hash", type(policy).__name__)) for policy in policies)

@@ -1,4 +1,7 @@
-"""Composition methods by name: the built-in ones, the entry-point group ``dexcompose.methods``, and "module:Class"."""
+"""Composition methods by name: the built-in ones, the entry-point group ``dexcompose.methods``, and "module:Class".
+
+Behind a name stands a class ``Class(pair, **options)``, or a `CompositionSpec`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from importlib import metadata
 from typing import Any
 
 from dexcompose_agents.methods.base import CompositionMethod
-from dexcompose_envs import parse_pair
+from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
+from dexcompose_envs import FingerMask, parse_pair
+from dexcompose_envs.errors import UsageError
 
 __all__ = ["ENTRY_POINT_GROUP", "MethodError", "make_method", "method_names", "register_method"]
 
@@ -17,23 +22,30 @@ ENTRY_POINT_GROUP = "dexcompose.methods"
 
 MethodFactory = Callable[..., CompositionMethod]
 
-_methods: dict[str, str | MethodFactory] = {
-    "frozen": "dexcompose_agents.methods.frozen:Frozen",
-    "zero-shot": "dexcompose_agents.methods.zero_shot:ZeroShot",
-    "dexcompose": "dexcompose_agents.methods.dexcompose:DexCompose",
+MethodTarget = MethodFactory | CompositionSpec
+
+_methods: dict[str, str | MethodTarget] = {
+    # No finger is released: all stay at A's reference hold action, only the wrist belongs to pi_B.
+    "frozen": CompositionSpec(mask=FingerMask.all_fingers(), stabiliser=None),
+    # The chosen mask and stabiliser A, pi_B as it is ("Ours-ZS" in the paper).
+    "zero-shot": CompositionSpec(),
+    # The whole method: residual B on top.
+    "dexcompose": CompositionSpec(residual=SHIPPED),
+    # The chosen mask alone: preserved fingers stay at the reference hold action.
+    "no-stabiliser": CompositionSpec(stabiliser=None),
 }
 
 
-class MethodError(ValueError):
+class MethodError(UsageError):
     """A composition method that does not exist, cannot be imported, or is registered twice; one line."""
 
 
-def register_method(name: str, factory: str | MethodFactory) -> None:
+def register_method(name: str, target: str | MethodTarget) -> None:
     """Register a method for this process; packages use the entry-point group ``dexcompose.methods`` instead.
 
     Args:
         name: Name in commands and tables.
-        factory: "module:Class", or a callable ``factory(pair, **options)``.
+        target: A `CompositionSpec`, a callable ``factory(pair, **options)``, or "module:NAME" of either.
 
     Raises:
         MethodError: If the name is taken, empty, or contains a colon, comma, slash or white space.
@@ -42,10 +54,10 @@ def register_method(name: str, factory: str | MethodFactory) -> None:
         raise MethodError(f"method name must be a word without ':', ',' or '/', got '{name}'")
     if name in _known():
         raise MethodError(f"method '{name}' is registered already; choose another name")
-    _methods[name] = factory
+    _methods[name] = target
 
 
-def _known() -> dict[str, str | MethodFactory]:
+def _known() -> dict[str, str | MethodTarget]:
     """All methods by name; an entry point whose name is taken is refused."""
     known = dict(_methods)
     for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
@@ -59,32 +71,39 @@ def method_names() -> tuple[str, ...]:
     return tuple(_known())
 
 
-def _load(target: str) -> MethodFactory:
+def _load(target: str) -> MethodTarget:
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
     except (ImportError, TypeError, ValueError) as error:  # the last two: a relative or an empty module name
         raise MethodError(f"cannot import module '{module_name}' of method '{target}': {error}") from None
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
+    found = getattr(module, attribute, None)
+    if not callable(found) and not isinstance(found, CompositionSpec):
         raise MethodError(f"module '{module_name}' has no class '{attribute}' for method '{target}'")
-    return factory
+    return found
 
 
-def _accepted(name: str, pair: str, factory: MethodFactory, options: dict[str, Any]) -> dict[str, Any]:
+def _accepted(name: str, pair: str, target: MethodTarget, options: dict[str, Any]) -> dict[str, Any]:
     """``options`` that are set; one that is set but that the method does not know is an error."""
-    parameters = inspect.signature(factory).parameters.values()
-    names = {parameter.name for parameter in parameters}
+    takes_any = False
+    if isinstance(target, CompositionSpec):
+        names = set(target.options)
+    else:
+        parameters = inspect.signature(target).parameters.values()
+        names = {parameter.name for parameter in parameters}
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     chosen = {option: value for option, value in options.items() if value is not None}
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    if not takes_any:
         for optional in {"selector", "device"} - names:
             chosen.pop(optional, None)
         for option, value in chosen.items():
             if option not in names:
                 known = ", ".join(sorted(names - {"pair"})) or "none"
                 raise MethodError(f"method '{name}' has no option '{option}' (got {value!r}); its options: {known}")
+    if isinstance(target, CompositionSpec):
+        return chosen
     try:
-        inspect.signature(factory).bind(pair, **chosen)
+        inspect.signature(target).bind(pair, **chosen)
     except TypeError as error:
         raise MethodError(f"method '{name}' cannot be made as Class(pair, **options): {error}") from None
     return chosen
@@ -111,16 +130,18 @@ def make_method(
 
     Raises:
         MethodError: If the method does not exist, has no such option, or is not a composition method.
-        ValueError: If the pair does not exist or an option has a wrong value.
+        UsageError: If the pair does not exist or an option has a wrong value.
+        FileError: If a file of weights or masks is missing, damaged, or belongs to something else.
     """
     pair = "-".join(parse_pair(pair))
     known = _known()
     target = known.get(name, name if ":" in name else None)
     if target is None:
         raise MethodError(f"unknown method '{name}'; expected one of {', '.join(known)}, or 'module:Class'")
-    factory = _load(target) if isinstance(target, str) else target
+    target = _load(target) if isinstance(target, str) else target
     given = {"mask": mask, "selector": selector, "device": device, **options}
-    method = factory(pair, **_accepted(name, pair, factory, given))
+    chosen = _accepted(name, pair, target, given)
+    method = target.make(name, pair, **chosen) if isinstance(target, CompositionSpec) else target(pair, **chosen)
     if not isinstance(method, CompositionMethod):
         raise MethodError(f"'{name}' is not a composition method: it needs a name, reset() and act()")
     return method

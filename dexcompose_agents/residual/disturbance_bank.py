@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition.bounds import NORMALISED_PER_UNIT
-from dexcompose_agents.composition.transition import INTERACT
 from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_agents.residual.disturbances import Disturbance, draw_disturbance
 from dexcompose_envs import hand
+from dexcompose_envs.composition import INTERACT, NORMALISED_PER_UNIT
 
 _LOW_32_BITS = 0xFFFFFFFF
 _MULTIPLIER = 0x45D9F3B  # Below 2^31, so that 64-bit products of 32-bit numbers never overflow.

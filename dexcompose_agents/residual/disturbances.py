@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dexcompose_agents.composition.transition import HOLD, INTERACT, TRANSITION
 from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_envs import hand
+from dexcompose_envs.composition import HOLD, INTERACT, TRANSITION
 from dexcompose_envs.skills.trajectories import minimum_jerk
 
 Float64 = NDArray[np.float64]

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition.bounds import bounded, normalised
-from dexcompose_agents.composition.composer import Nominal
-from dexcompose_agents.composition.tensors import Observation, mask_tensors
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.runtime.tensors import Observation
 from dexcompose_envs import hand
+from dexcompose_envs.composition import Nominal, bounded, mask_arrays, normalised, writable
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.ownership import FingerMask
 
 
@@ -28,7 +28,7 @@ def residual_b_features(obs: Observation, nominal: Nominal, mask: FingerMask, pr
         previous: Previous residual (N, 28), m and rad.
     """
     action = nominal.base_action
-    fingers = mask_tensors(mask, action.device)
+    fingers = mask_arrays(mask, action)
     lead = action - obs["task_b"][:, : hand.NUM_ACTIONS]
     bits = fingers.bits.expand(len(action), -1)
     parts = [obs["task_b"], obs["context"], action * fingers.action_b, lead * fingers.action_b, bits, previous]
@@ -48,31 +48,67 @@ class ResidualBPolicy:
         bound: beta_B (28,), m and rad.
         mask: The mask it was trained with.
         pair: Such as "GraspBall-PushButton".
+        writes_all: Whether it writes all 28 dimensions instead of B's.
+
+    Raises:
+        UsageError: If bound or network are not of the hand's size.
     """
 
-    def __init__(self, network: ActorCritic, *, bound: Sequence[float] | Tensor, mask: FingerMask, pair: str) -> None:
-        self.mask, self.pair = mask, pair
+    def __init__(
+        self,
+        network: ActorCritic,
+        *,
+        bound: Sequence[float] | Tensor,
+        mask: FingerMask,
+        pair: str,
+        writes_all: bool = False,
+    ) -> None:
+        self.mask, self.pair, self.writes_all = mask, pair, writes_all
         self._policy = DeterministicPolicy(network)
         self.bound = torch.as_tensor(bound, dtype=torch.float32, device=self.device)
         if self.bound.shape != (hand.NUM_ACTIONS,) or network.action_size != hand.NUM_ACTIONS:
             got = f"a bound of shape {tuple(self.bound.shape)} and {network.action_size} outputs"
-            raise ValueError(f"residual B has {got}; expected {hand.NUM_ACTIONS} of each")
+            raise UsageError(f"residual B has {got}; expected {hand.NUM_ACTIONS} of each")
         self._size = network.observation_size
-        self._previous = torch.zeros(0, hand.NUM_ACTIONS, device=self.device)
+        self._previous = self.bound.new_zeros(0, hand.NUM_ACTIONS)
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> ResidualBPolicy:
-        """Reads a residual B to a device.
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        pair: str | None = None,
+        mask: FingerMask | None = None,
+        writes_all: bool | None = None,
+    ) -> ResidualBPolicy:
+        """Reads a residual B to a device, and checks what it is.
+
+        Args:
+            path: The file.
+            device: Where it computes.
+            pair: What it must have been trained for; None, as below: whatever the file says.
+            mask: Mask that it must have been trained with.
+            writes_all: What it must have been trained to write.
 
         Raises:
-            ValueError: If the file holds another kind of policy.
-            WeightsError: If the file is missing, truncated or corrupt.
+            FileError: If the file is missing or damaged, holds another kind of policy, or was trained otherwise.
         """
         network, manifest = ActorCritic.load(path)
         if manifest.get("kind") != "residual_b":
-            raise ValueError(f"{path} holds a {manifest.get('kind', 'policy of unknown kind')}; expected a residual_b")
-        mask = FingerMask.parse(manifest["mask"])
-        return cls(network.to(device), bound=manifest["bound"], mask=mask, pair=manifest["pair"])
+            raise FileError(f"{path} holds a {manifest.get('kind', 'policy of unknown kind')}; expected a residual_b")
+        policy = cls(
+            network.to(device),
+            bound=manifest["bound"],
+            mask=FingerMask.parse(manifest["mask"]),
+            pair=manifest["pair"],
+            writes_all=manifest.get("writes_all", False),
+        )
+        wanted = {"pair": pair, "mask": mask, "writes_all": writes_all}
+        for name, value in wanted.items():
+            if value is not None and getattr(policy, name) != value:
+                raise FileError(f"residual B '{path}' has {name} = {getattr(policy, name)}; expected {value}")
+        return policy
 
     @property
     def device(self) -> torch.device:
@@ -82,12 +118,22 @@ class ResidualBPolicy:
     def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""
         bound = [round(value, 6) for value in self.bound.tolist()]
-        network.save(path, {"kind": "residual_b", "pair": self.pair, "mask": str(self.mask), "bound": bound, **facts})
+        network.save(
+            path,
+            {
+                "kind": "residual_b",
+                "pair": self.pair,
+                "mask": str(self.mask),
+                "writes_all": self.writes_all,
+                "bound": bound,
+                **facts,
+            },
+        )
 
     def reset(self, started: Tensor) -> None:
         """Starts episodes in some of N worlds, those where `started` (N,) is true."""
         if len(self._previous) != len(started):
-            self._previous = torch.zeros(len(started), hand.NUM_ACTIONS, device=self.device)
+            self._previous = self.bound.new_zeros(len(started), hand.NUM_ACTIONS)
         self._previous = torch.where(started[:, None], 0.0, self._previous)
 
     def act(self, obs: Observation, nominal: Nominal) -> Tensor:
@@ -98,22 +144,20 @@ class ResidualBPolicy:
             nominal: From `Composer.nominal` in this control step.
 
         Raises:
-            ValueError: If the observations are not those it was trained on.
+            UsageError: If the observations are not those it was trained on.
         """
         features = residual_b_features(obs, nominal, self.mask, self._previous)
         if features.shape[1] != self._size:
             got = features.shape[1]
-            raise ValueError(f"residual B of {self.pair} reads {self._size} numbers; the observations give {got}")
-        self._previous = bounded(self._policy(features), self.bound, residual_mask(self.mask, nominal))
+            raise UsageError(f"residual B of {self.pair} reads {self._size} numbers; the observations give {got}")
+        self._previous = bounded(
+            self._policy(features), self.bound, writable(self.mask, nominal.interacting, self.writes_all)
+        )
         return normalised(self._previous)
-
-
-def residual_mask(mask: FingerMask, nominal: Nominal) -> Tensor:
-    """M_B (N, 28), bool, false in worlds where pi_B does not act yet."""
-    return nominal.interacting[:, None] & mask_tensors(mask, nominal.interacting.device).action_b
 
 
 def bound_of(config: ResidualBConfig) -> Tensor:
     """beta_B (28,) of Eq. 10, m and rad: wrist position, wrist Euler angles, finger joints."""
     translation, rotation, fingers = config.bound_translation, config.bound_rotation, config.bound_fingers
-    return torch.tensor([translation] * 3 + [rotation] * 3 + [fingers] * hand.NUM_FINGER_JOINTS)
+    beta = [translation] * 3 + [rotation] * 3 + [fingers] * hand.NUM_FINGER_JOINTS
+    return torch.tensor(beta, dtype=torch.float32)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition.bounds import bounded, normalised
-from dexcompose_agents.composition.composer import Composer
-from dexcompose_agents.composition.tensors import Observation
 from dexcompose_agents.residual.config import ResidualBConfig
-from dexcompose_agents.residual.residual_b import bound_of, residual_b_features, residual_b_size, residual_mask
+from dexcompose_agents.residual.residual_b import bound_of, residual_b_features, residual_b_size
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
+from dexcompose_agents.runtime.tensors import Observation
 from dexcompose_envs import hand
+from dexcompose_envs.composition import Composer, CompositionTask, bounded, normalised
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id
 
@@ -57,7 +57,7 @@ class ResidualBTask:
         **env_options: Further options of the environment, such as `held_states`.
 
     Raises:
-        ValueError: If the stabiliser is on another device than the environment.
+        UsageError: If the stabiliser is on another device than the environment.
     """
 
     def __init__(
@@ -75,16 +75,15 @@ class ResidualBTask:
         self.worlds = TensorWorlds.make(env_id(pair), self.num_envs, config, held_split=held_split, **env_options)
         self.device = device = self.worlds.device
         if stabiliser is not None and stabiliser.device != device:
-            raise ValueError(f"the stabiliser is on {stabiliser.device}; expected {device}, where the environment is")
+            raise UsageError(f"the stabiliser is on {stabiliser.device}; expected {device}, where the environment is")
         layout = self.worlds.layout
         sizes = {key: max(columns.stop for columns in terms.values()) for key, terms in layout.items()}
         self.observation_size = residual_b_size(sizes["task_b"], sizes["context"])
         self.action_size = hand.NUM_ACTIONS
         self.bound = bound_of(config).to(device)
-        start = self.worlds.env.unwrapped.interaction_starts[0]
-        self.composer = Composer(mask, base_policy, stabiliser, start, layout, device=device)
+        self.composer = Composer(CompositionTask.of_env(self.worlds.env), mask, [base_policy], stabiliser)
         self._every_world = torch.ones(self.num_envs, dtype=torch.bool, device=device)
-        self._previous = torch.zeros(self.num_envs, hand.NUM_ACTIONS, device=device)
+        self._previous = self.bound.new_zeros(self.num_envs, hand.NUM_ACTIONS)
         self._noise_seeds = torch.zeros(self.num_envs, dtype=torch.long, device=device)
 
     def reset(self, seed: int) -> Tensor:
@@ -97,7 +96,7 @@ class ResidualBTask:
     def step(self, action: Tensor) -> Step:
         """Executes residuals u (N, 28)."""
         nominal, config = self._nominal, self.config
-        residual = bounded(action, self.bound, residual_mask(self.mask, nominal))
+        residual = bounded(action, self.bound, self.composer.writable(nominal))
         moved = self.worlds.step(self.composer.compose(self._obs, nominal, normalised(residual)))
 
         unstable, held = moved.flag("unstable"), moved.flag("task_a_held")

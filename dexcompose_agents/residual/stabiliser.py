@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition.bounds import bounded
-from dexcompose_agents.composition.tensors import Layout, Observation, mask_tensors
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.runtime.tensors import Observation, as_given, to_tensors
 from dexcompose_envs import hand
+from dexcompose_envs.composition import Layout, bounded, mask_arrays
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask
 
@@ -168,22 +168,23 @@ class StabiliserPolicy:
         masks = [str(mask) for mask in self.masks]
         network.save(path, {"kind": "stabiliser", "skill": self.skill, "masks": masks, "bound": self.bound, **facts})
 
-    def reset(self, obs: Observation, layout: Layout, started: Tensor, mask: FingerMask) -> None:
+    def reset(self, obs: Mapping[str, Any], layout: Layout, started: Any, mask: FingerMask) -> None:
         """Starts episodes in some worlds; the first call fixes the number of worlds N.
 
         Args:
-            obs: Observations of all N worlds.
+            obs: Observations of all N worlds, arrays or tensors.
             layout: `env.unwrapped.layout`.
             started: Which worlds start, (N,) bool.
             mask: Preserved fingers.
         """
         if self._observer is None or self._observer.num_envs != len(started):
             self._observer = StabiliserObserver(layout, len(started), self.device)
-        preserved = mask_tensors(mask, self.device)
-        self._observer.begin(obs, started, preserved.joints, preserved.bits)
+        started = torch.as_tensor(started, device=self.device)
+        preserved = mask_arrays(mask, started)
+        self._observer.begin(to_tensors(obs, self.device), started, preserved.joints, preserved.bits)
 
-    def act(self, obs: Observation, base_action: Tensor) -> Tensor:
-        """dq_A (N, 22) of Eq. 7, rad, zero on released fingers, within the bound.
+    def act(self, obs: Mapping[str, Any], base_action: Any) -> Any:
+        """dq_A (N, 22) of Eq. 7, rad, zero on released fingers, within the bound; of the kind of `base_action`.
 
         Args:
             obs: Observations of all N worlds.
@@ -192,6 +193,7 @@ class StabiliserPolicy:
         observer = self._observer
         if observer is None:
             raise RuntimeError("act() was called before reset()")
-        action = self._policy(observer.features(obs, base_action))
+        moving = torch.as_tensor(base_action, dtype=torch.float32, device=self.device)
+        action = self._policy(observer.features(to_tensors(obs, self.device), moving))
         observer.previous_residual = bounded(action, self.bound, observer.joint_mask)
-        return observer.previous_residual
+        return as_given(observer.previous_residual, base_action)

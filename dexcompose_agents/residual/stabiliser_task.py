@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition.bounds import bounded, preservation_command
-from dexcompose_agents.composition.tensors import Observation, mask_tensors
 from dexcompose_agents.residual.config import StabiliserConfig
 from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserObserver
 from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
+from dexcompose_agents.runtime.tensors import Observation
 from dexcompose_envs import hand
+from dexcompose_envs.composition import bounded, mask_arrays, preservation_command
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id
 
@@ -77,10 +77,10 @@ class StabiliserTask:
         self._bank = DisturbanceBank(
             config.disturbance, config.disturbance_bank, config.episode_steps + 1, config.ppo.seed, device
         )
-        masks = [mask_tensors(FingerMask.parse(text), device) for text in config.masks]
+        self._every_world = torch.ones(n, dtype=torch.bool, device=device)
+        masks = [mask_arrays(FingerMask.parse(text), self._every_world) for text in config.masks]
         self._joint_masks = torch.stack([mask.joints for mask in masks])
         self._mask_bits = torch.stack([mask.bits for mask in masks])
-        self._every_world = torch.ones(n, dtype=torch.bool, device=device)
         self._world_seed, self._episode, self._pick, self._time = torch.zeros(4, n, dtype=torch.long, device=device)
         self._distance_sum = torch.zeros(n, device=device)
         self._hold = torch.zeros(n, hand.NUM_ACTIONS, device=device)

@@ -9,9 +9,10 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from dexcompose_agents.composition.tensors import Layout, Observation, to_tensors
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
 from dexcompose_agents.runtime.devices import find_device
+from dexcompose_agents.runtime.tensors import Observation, to_tensors
+from dexcompose_envs.composition import Layout
 
 
 class Moved(NamedTuple):

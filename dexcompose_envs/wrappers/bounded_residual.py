@@ -1,97 +1,111 @@
 """`BoundedResidual`: the agent corrects a base policy instead of replacing it.
 
-Eqs. 10 and 11 of the method: `a_exec = pi(o) + bound * r`, with the agent's `r` in [-1, 1]. A network that ends in a
-tanh gives the paper's `beta * tanh(.)`; anything outside [-1, 1] is clipped, so the correction keeps its bound.
+Skill B's side of the composition, Eqs. 10 and 11: `a_exec = pi(o) + bound * r`, with the agent's `r` in [-1, 1]. A
+network that ends in a tanh gives the paper's `beta * tanh(.)`; anything outside [-1, 1] is clipped, so the correction
+keeps its bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from array_api_compat import array_namespace
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from dexcompose_envs.composition import CompositionTask, Interactor, OwnedDimensions, TaskPolicy
+from dexcompose_envs.composition.arrays import Constant, any_array, check_array
+from dexcompose_envs.composition.policies import PolicyLike
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import NUM_ACTIONS
 from dexcompose_envs.observations import Array
-from dexcompose_envs.wrappers.arrays import Constant, any_array, as_float32, check_array
-from dexcompose_envs.wrappers.common import (
-    AnyEnv,
-    EpisodeListener,
-    Observation,
-    action_size,
-    autoreset_mode,
-    box,
-    claimed_dimensions,
-    last_observation,
-    recordable,
-    reset_mask_of,
-    wrapper_chain,
-)
+from dexcompose_envs.wrappers.common import check_spaces, recordable, wrapper_chain
+from dexcompose_envs.wrappers.side import OfOneWorld, OneSide
 
 
-@runtime_checkable
-class TaskPolicy(Protocol):
-    """A batched policy that reads one task's observation, such as a skill's base policy."""
+class _Correcting(OneSide):
+    """What single and vector wrapper have in common."""
 
-    def act(self, task_obs: Array) -> Any:
-        """Normalised actions (N, 28) for task observations (N, obs_dim)."""
-        ...
+    bound: NDArray[np.float32]
+
+    def _correct(self, base_policy: Any, bound: ArrayLike) -> None:
+        if any(isinstance(layer, _Correcting) for layer in wrapper_chain(self.env)):
+            raise UsageError(f"{self.env} already acts by a residual; expected one BoundedResidual only")
+        task = CompositionTask.of_env(self.env)
+        check_spaces(self.env, "BoundedResidual", task.layout)
+        owner = next((layer for layer in wrapper_chain(self.env) if "action_indices" in layer.__dict__), None)
+        owned = OwnedDimensions(np.arange(NUM_ACTIONS) if owner is None else owner.action_indices)
+        policies = list(base_policy) if isinstance(base_policy, list | tuple) else [base_policy]
+        if not isinstance(self.env, VectorEnv):
+            policies = [
+                policy if isinstance(policy, TaskPolicy) or not callable(policy) else OfOneWorld(policy)
+                for policy in policies
+            ]
+        self._interactor = Interactor(task, policies, () if owner is None else owner.mask.preserved, owned=owned)
+        self.bound = _checked_bound(bound, owned.indices)
+        self._bound = Constant(self.bound)
+        self._play(self._interactor, owned)
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets the environment, or the worlds of `options["reset_mask"]`, and the base policy's state for them."""
+        observation, info = super().reset(seed=seed, options=options)
+        like = any_array(self._observation)
+        none = array_namespace(like).zeros_like(like[:, 0], dtype=array_namespace(like).bool)
+        return observation, self._informed(info, {"residual_active": none})
+
+    @np.errstate(under="ignore")
+    def _executed(self, action: Any) -> tuple[Any, dict[str, Array]]:
+        obs = self._observation
+        like = any_array(obs)
+        xp = array_namespace(like)
+        residual = check_array("residual action", action, (*self._batch, len(self.action_indices)), like)
+        nominal = self._interactor.nominal(obs)
+        check_array("the base policy's action", self._rows(nominal.base_action), (*self._batch, NUM_ACTIONS), like)
+        correction = self._bound.like(like) * xp.clip(self._batched(residual), -1.0, 1.0)
+        executed = nominal.corrected(self._owned.spread(correction), nominal.interacting[:, None])
+        return self._rows(self._owned.take(executed)), {"residual_active": nominal.interacting}
 
 
-BasePolicy = TaskPolicy | Callable[[Any], Any]
-
-
-class BoundedResidual(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class BoundedResidual(_Correcting, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Makes the action a residual in [-1, 1] that is scaled by a bound and added to a base policy's action.
 
     The executed action is `clip(base + bound * residual, -1, 1)`; a zero residual executes exactly the base policy's
-    action. The base policy is asked once per control step. Around `ActionOwnership` the residual has the owned
-    dimensions only; the base policy may still return all 28, of which the owned ones are taken.
+    action. Around `ActionOwnership` the residual has the owned dimensions only, and the preserved fingers are hidden
+    from a base policy that was trained with hidden fingers.
+
+    Around a composite the wrapper first plays *hold* and *transition*, as the composition methods do: for 50 control
+    steps residuals are ignored. `info["residual_active"]` says whether the residual of the step just made was executed.
+    Around a single skill the base policy acts from the first step on. With more than one interaction each has its hold
+    and its transition, and its own base policy.
+
+    Set states by this wrapper's `set_state`, or by `reset(options={"state": ...})`: it then goes on at the state's
+    place in its episode, with base policies that start anew.
 
     Args:
         env: An environment with normalised joint targets as action, or an `ActionOwnership` around one.
-        base_policy: Either an object with `act(task_obs (N, obs_dim)) -> (N, 28)`, which reads the observation's
-            `task_b` (or `task_a`, where there is no `task_b`), or a callable that gets the whole observation and
-            returns (28,) or (1, 28). It may have `reset(num_envs)`, `reset_envs(env_ids)` and `seed_envs(seeds)` and is
-            then told of resets; its noise is seeded as the worlds are.
+        base_policy: Either an object with `act(task_obs (N, obs_dim)) -> (N, 28)`, which reads the skill's observation
+            (`task_b`, or `task_a` where there is no interaction), or a callable that gets the whole observation and
+            returns (28,) or (1, 28); or a list of such, one for each interaction. It may have `reset(num_envs)`,
+            `reset_envs(env_ids)`, `seed_envs(seeds, env_ids)` and `hide_fingers(names)`, see `TaskPolicy`; its noise is
+            seeded as the worlds are.
         bound: Largest correction in normalised units, at least 0: one number, or one for each of the 28 dimensions
             (or of the residual's own).
 
     Raises:
-        ValueError: On a bad bound, on an environment that already has a residual, and on residuals or base actions of
-            the wrong shape or that aren't finite.
+        UsageError: On a bad bound, on an environment that already has a residual or whose spaces aren't its own, and
+            on residuals or base actions of the wrong shape or that aren't finite.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], base_policy: BasePolicy, bound: ArrayLike) -> None:
+    def __init__(self, env: gym.Env[Any, Any], base_policy: PolicyLike | list[PolicyLike], bound: ArrayLike) -> None:
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=recordable(bound))
         gym.Wrapper.__init__(self, env)
-        self._residual = _Residual(env, base_policy, bound)
-        self._listener = EpisodeListener(base_policy, num_envs=1)
-        self._observation: Observation | None = None
-        self.action_indices = self._residual.indices
-        self.bound = self._residual.bound
-        self.action_space = box(self.action_indices.size)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets the environment and the base policy."""
-        self._observation, info = self.env.reset(seed=seed, options=options)
-        self._listener.reset(seed, None)
-        return self._observation, info
-
-    def step(self, action: ArrayLike) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Steps with the base policy's action, corrected by the residual (D,)."""
-        executed = self._residual.compose(last_observation(self._observation, self), action, ())
-        self._observation, reward, terminated, truncated, info = self.env.step(executed)
-        return self._observation, reward, terminated, truncated, info
+        self._correct(base_policy, bound)
 
 
-class BoundedResidualVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
+class BoundedResidualVector(_Correcting, VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
     """The twin of `BoundedResidual` for vector environments, in every autoreset mode.
 
     Around a torch environment actions are composed on its device, from torch or NumPy residuals.
@@ -104,84 +118,25 @@ class BoundedResidualVector(VectorWrapper[Any, Any, Any, Any, Any], RecordConstr
         bound: As for `BoundedResidual`.
 
     Raises:
-        ValueError: As for `BoundedResidual`; on a GPU numbers aren't checked here.
+        UsageError: As for `BoundedResidual`; on a GPU numbers aren't checked here.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], base_policy: BasePolicy, bound: ArrayLike) -> None:
+    def __init__(
+        self, env: VectorEnv[Any, Any, Any], base_policy: PolicyLike | list[PolicyLike], bound: ArrayLike
+    ) -> None:
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=recordable(bound))
         VectorWrapper.__init__(self, env)
-        self._residual = _Residual(env, base_policy, bound)
-        self._listener = EpisodeListener(base_policy, self.num_envs, autoreset_mode(env))
-        self._observation: Observation | None = None
-        self.action_indices = self._residual.indices
-        self.bound = self._residual.bound
-        self.single_action_space = box(self.action_indices.size)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets the worlds, or those of `options["reset_mask"]`, and the base policy's state for them."""
-        reset_mask = reset_mask_of(options)
-        self._observation, info = self.env.reset(seed=seed, options=options)
-        self._listener.reset(seed, reset_mask)
-        return self._observation, info
-
-    def step(self, actions: ArrayLike | Array) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Steps with the base policy's actions, corrected by the residuals (N, D)."""
-        executed = self._residual.compose(last_observation(self._observation, self), actions, (self.num_envs,))
-        self._observation, reward, terminated, truncated, info = self.env.step(executed)
-        self._listener.step(terminated | truncated)
-        return self._observation, reward, terminated, truncated, info
+        self._correct(base_policy, bound)
 
 
-class _Residual:
-    """The composition itself, for observations and actions with or without a batch axis."""
-
-    def __init__(self, env: AnyEnv, base_policy: BasePolicy, bound: ArrayLike) -> None:
-        size = action_size(env)
-        claimed = claimed_dimensions(env)
-        self.indices = np.arange(NUM_ACTIONS) if claimed is None else claimed
-        if any(isinstance(layer, BoundedResidual | BoundedResidualVector) for layer in wrapper_chain(env)):
-            raise ValueError(f"{env} already acts by a residual; expected one BoundedResidual only")
-        if size != self.indices.size:
-            raise ValueError(f"{env} takes {size} action dimensions; BoundedResidual expected {self.indices.size}")
-        if not isinstance(base_policy, TaskPolicy) and not callable(base_policy):
-            raise ValueError(f"base_policy is {base_policy!r}; expected a callable or an object with act(task_obs)")
-        self._act = base_policy.act if isinstance(base_policy, TaskPolicy) else None
-        self._policy = base_policy
-        self.bound = self._check_bound(bound)
-        self._bound, self._indices = Constant(self.bound), Constant(self.indices)
-
-    def compose(self, observation: Observation, residual: ArrayLike | Array, batch: tuple[int, ...]) -> Array:
-        """Executed action (*batch, D) from the residual (*batch, D), one call of the base policy."""
-        like = any_array(observation)
-        correction = check_array("residual action", residual, (*batch, self.indices.size), like)
-        base = self._base_action(observation, like, batch).clip(-1.0, 1.0)
-        return (base + self._bound.like(like) * correction.clip(-1.0, 1.0)).clip(-1.0, 1.0)
-
-    def _base_action(self, observation: Observation, like: Array, batch: tuple[int, ...]) -> Array:
-        if self._act is not None:
-            task = observation["task_b" if "task_b" in observation else "task_a"]
-            action = as_float32(self._act(task if batch else task[None]), like)
-        else:
-            assert callable(self._policy)
-            action = as_float32(self._policy(observation), like)
-        if not batch and action.ndim == 2 and action.shape[0] == 1:
-            action = action[0]
-        size = NUM_ACTIONS if action.shape[-1:] == (NUM_ACTIONS,) else self.indices.size
-        shape = (size,) if action.ndim == 1 else (*batch, size)
-        action = check_array("the base policy's action", action, shape, like)
-        if size == self.indices.size:
-            return action
-        return array_namespace(like).take(action, self._indices.like(like), axis=-1)
-
-    def _check_bound(self, bound: ArrayLike) -> NDArray[np.float32]:
-        """The bound of each residual dimension (D,)."""
-        shape = np.shape(bound)
-        if shape not in ((), (NUM_ACTIONS,), self.indices.shape):
-            raise ValueError(f"bound has shape {shape}; expected one number or {NUM_ACTIONS} of them")
-        values = check_array("bound", bound, shape)
-        if (values < 0).any():
-            raise ValueError(f"bound is {values.min()}; expected numbers of at least 0")
-        if values.shape == (NUM_ACTIONS,):
-            return values[self.indices]
-        return np.broadcast_to(values, self.indices.shape).copy()
+def _checked_bound(bound: ArrayLike, indices: NDArray[np.intp]) -> NDArray[np.float32]:
+    """The bound of each residual dimension (D,)."""
+    shape = np.shape(bound)
+    if shape not in ((), (NUM_ACTIONS,), indices.shape):
+        raise UsageError(f"bound has shape {shape}; expected one number or {NUM_ACTIONS} of them")
+    values = check_array("bound", bound, shape)
+    if (values < 0).any():
+        raise UsageError(f"bound is {values.min()}; expected numbers of at least 0")
+    if values.shape == (NUM_ACTIONS,):
+        return values[indices]
+    return np.broadcast_to(values, indices.shape).copy()

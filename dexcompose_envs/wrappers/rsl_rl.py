@@ -14,7 +14,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from dexcompose_envs.arrays import to_numpy
-from dexcompose_envs.wrappers.common import Seed, action_size, array_device, autoreset_mode
+from dexcompose_envs.wrappers.common import action_size, array_device, autoreset_mode
+from dexcompose_envs.wrappers.side import Seed
 
 _LOGGED = ("is_success", "return", "length")
 

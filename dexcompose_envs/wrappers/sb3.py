@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from dexcompose_envs.wrappers.common import array_device, autoreset_mode, wrapper_chain
+from dexcompose_envs.wrappers.common import array_device, autoreset_mode, layer_with, wrapper_chain
 from dexcompose_envs.wrappers.to_numpy import ToNumpy
 
 try:
@@ -108,7 +108,7 @@ class SB3VecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The vector environment's attribute, repeated for each world; inner wrappers are searched too."""
-        return [getattr(self._layer_with(attr_name), attr_name) for _ in self._get_indices(indices)]
+        return [getattr(layer_with(self.venv, attr_name), attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Sets an attribute for all worlds, on the layer that has it, else on the outermost.
@@ -129,19 +129,13 @@ class SB3VecEnv(VecEnv):
             ValueError: If only some of the worlds are named: they share one environment.
         """
         self._check_all(indices)
-        result = getattr(self._layer_with(method_name), method_name)(*method_args, **method_kwargs)
+        result = getattr(layer_with(self.venv, method_name), method_name)(*method_args, **method_kwargs)
         return [result] * self.num_envs
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
         """Whether a wrapper of this class is around the vector environment."""
         wrapped = any(isinstance(layer, wrapper_class) for layer in wrapper_chain(self.venv))
         return [wrapped for _ in self._get_indices(indices)]
-
-    def _layer_with(self, name: str) -> Any:
-        for layer in wrapper_chain(self.venv):
-            if hasattr(layer, name):
-                return layer
-        raise AttributeError(f"{self.venv} has no attribute {name!r}")
 
     def _check_all(self, indices: VecEnvIndices) -> None:
         if len(list(self._get_indices(indices))) != self.num_envs:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.observations import Array
-from dexcompose_envs.wrappers.common import array_device
+from dexcompose_envs.wrappers.common import array_device, layer_with
 
 
 class ToNumpy(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
@@ -50,16 +50,12 @@ class ToNumpy(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
         return observation, reward, terminated, truncated, info
 
     def get_state(self) -> NDArray[Any]:
-        """Full states (N, S) of the bare environment, fresh."""
-        return _fetch(_bare(self).get_state())
+        """Full states (N, S), fresh."""
+        return _fetch(layer_with(self.env, "get_state").get_state())
 
     def set_state(self, state: ArrayLike | Array, mask: ArrayLike | Array | None = None) -> None:
         """Sets states (N, S) from `get_state`, in the worlds that `mask` (N,) selects."""
-        _bare(self).set_state(state, mask)
-
-
-def _bare(env: VectorEnv[Any, Any, Any]) -> Any:
-    return env.unwrapped
+        layer_with(self.env, "set_state").set_state(state, mask)
 
 
 def _fetch(values: Any) -> Any:

@@ -9,7 +9,7 @@ from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
 from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.held_states.collection import collect
-from dexcompose_agents.methods.composed import composite_layout
+from dexcompose_envs.composition import CompositionTask
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.skills import make_expert
 
@@ -23,7 +23,7 @@ class OpenHand:
     name = "open-hand"
 
     def __init__(self):
-        self._columns = composite_layout(PAIR)["context"]["previous_action"]
+        self._columns = CompositionTask.of_name(PAIR).layout["context"]["previous_action"]
         self._opens = np.zeros(0, bool)
 
     def reset(self, obs, info, env_ids, seeds):

@@ -13,18 +13,18 @@ import torch
 
 from dexcompose_agents.artefacts.shipped import ShippedFileError, choose_mask, residual_path, stabiliser_path
 from dexcompose_agents.diffusion import Episode, load_policy, preset, train
-from dexcompose_agents.methods import CompositionMethod, make_method
-from dexcompose_agents.methods.composed import ComposedMethod, composite_layout
+from dexcompose_agents.methods import CompositionMethod, CompositionSpec, make_method
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_size
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_envs import FingerMask
+from dexcompose_envs.composition import CompositionTask
 from dexcompose_envs.episodes.phases import INTERACT_FROM
 from dexcompose_envs.hand import NUM_WRIST, finger_slice
 
 PAIR = "GraspBall-PushButton"
-LAYOUT = composite_layout(PAIR)
+LAYOUT = CompositionTask.of_name(PAIR).layout
 
 
 class SeededPolicy:
@@ -74,6 +74,10 @@ def test_layout_is_that_of_the_environment() -> None:
 
     env: Any = gym.make(env_id(PAIR))
     assert env.unwrapped.layout == LAYOUT
+    by_env, by_name = CompositionTask.of_env(env), CompositionTask.of_name(PAIR)
+    assert (by_env.task_keys, by_env.is_composite) == (by_name.task_keys, by_name.is_composite) == (("task_b",), True)
+    np.testing.assert_array_equal(by_env.starts, by_name.starts)
+    np.testing.assert_array_equal(by_env.offsets, by_name.offsets)
     env.close()
 
 
@@ -92,14 +96,9 @@ def test_frozen_is_the_composition_with_all_fingers_preserved() -> None:
 
 
 def test_released_fingers_and_wrist_belong_to_b() -> None:
-    class Plain(ComposedMethod):
-        """A mask without residuals."""
-
-        name = "plain"
-
     mask = FingerMask.parse("TH+MF+RF")
     obs = observation(2)
-    method = Plain(PAIR, mask, "given", base_policy=SeededPolicy())
+    method = make_method("no-stabiliser", PAIR, mask=mask, base_policy=SeededPolicy())
     actions = roll(method, obs, [1, 2], INTERACT_FROM + 3)
     nominal = np.stack([np.random.default_rng(seed).uniform(-1, 1, 28) for seed in (1, 2)])
     owned = mask.action_mask_b()
@@ -136,12 +135,7 @@ def test_preserved_fingers_are_hidden_from_a_policy_trained_without_them(
     train(demos, config, tmp_path / "PushButton.safetensors")
     policy = load_policy("PushButton", path=tmp_path / "PushButton.safetensors")
 
-    class Plain(ComposedMethod):
-        """A mask without residuals."""
-
-        name = "plain"
-
-    method = Plain(PAIR, FingerMask.parse(mask), "given", base_policy=policy)
+    method = CompositionSpec(mask=mask, stabiliser=None).make("plain", PAIR, base_policy=policy)
     assert seen is None or seeing(method, seen)
     assert unseen is None or not seeing(method, unseen)
 

@@ -79,8 +79,8 @@ class TensorEnv:
 
     def __init__(self, env):
         self.env, self.device = env, torch.device("cpu")
-        self.layout = env.unwrapped.layout
-        self.interaction_starts = env.unwrapped.interaction_starts
+        for name in ("layout", "retention", "task_keys", "interaction_starts", "interaction_offsets"):
+            setattr(self, name, getattr(env.unwrapped, name))
 
     @property
     def unwrapped(self):

@@ -1,4 +1,4 @@
-"""Nominal plans and disturbances: continuous, within limits, at the speeds that they promise."""
+"""Disturbances: continuous, within limits, at the speeds that they promise."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexcompose_agents.composition.transition import HOLD, INTERACT, TRANSITION, PhasePlanner
 from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
 from dexcompose_agents.residual.disturbances import CONTROL_PERIOD, draw_disturbance, wander
 from dexcompose_envs import hand
+from dexcompose_envs.composition import INTERACT
 from dexcompose_envs.skills.trajectories import minimum_jerk
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -19,23 +19,6 @@ SEEDS = st.integers(0, 2**31 - 1)
 def test_minimum_jerk_by_hand():
     # 10/8 - 15/16 + 6/32 = 1.25 - 0.9375 + 0.1875 = 0.5
     assert minimum_jerk([-1.0, 0.0, 0.5, 1.0, 2.0]).tolist() == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0])
-
-
-def test_plan_holds_then_travels_then_stays():
-    planner = PhasePlanner(np.full(28, 0.4), hold_steps=3, transition_steps=10)
-    steps, hold = torch.arange(20), torch.full((20, 28), -0.2)
-    plan = planner.plan(steps, hold)
-    assert torch.equal(plan[:3], hold[:3])
-    torch.testing.assert_close(plan[12:], torch.full((8, 28), 0.4))
-    torch.testing.assert_close(plan[7, 6:], torch.full((22,), 0.4))  # fingers take half of the time
-    torch.testing.assert_close(plan[7, :6], torch.full((6,), 0.1))  # the wrist is half-way
-    assert (plan.diff(dim=0) >= 0).all()
-    assert planner.phase(steps).tolist() == [HOLD] * 3 + [TRANSITION] * 10 + [INTERACT] * 7
-
-
-def test_start_pose_of_a_wrong_shape_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(22,\); expected \(..., 28\)"):
-        PhasePlanner(np.zeros(22))
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,23 +1,22 @@
 """Properties that hold whatever a network says: bounds, ownership, and composition with a zero residual."""
 
+from dataclasses import replace
+
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexcompose_agents.composition.bounds import bounded, normalised, preservation_command
-from dexcompose_agents.composition.composer import Composer
-from dexcompose_agents.composition.tensors import mask_tensors
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_features
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import ActorCritic
-from dexcompose_envs import hand
+from dexcompose_envs.composition import Composer, CompositionTask, normalised
 from dexcompose_envs.ownership import FingerMask
 
 from .fakes import LAYOUT, RepeatingPolicy, every, network, observation, uniform
 
+TASK = CompositionTask(LAYOUT, ("task_b",), np.zeros((1, 28)), np.zeros((1, 28)), True)
 MASKS = st.sampled_from((*FingerMask.candidates(), FingerMask.all_fingers()))
 SEEDS = st.integers(0, 2**31 - 1)
 SCALES = st.sampled_from([1e-3, 1.0, 1e3])
@@ -26,21 +25,9 @@ SCALES = st.sampled_from([1e-3, 1.0, 1e3])
 def composer_at(mask, obs, step, stabiliser=None):
     """A composer whose worlds have made `step` control steps."""
     worlds = len(obs["context"])
-    composer = Composer(mask, RepeatingPolicy(), stabiliser, np.zeros(28), LAYOUT)
-    composer.reset(obs, every(worlds), torch.arange(worlds))
-    composer._step = torch.as_tensor(step).expand(worlds)
+    composer = Composer(TASK, mask, [RepeatingPolicy()], stabiliser)
+    composer.reset(obs, every(worlds), torch.arange(worlds), torch.as_tensor(step).expand(worlds))
     return composer
-
-
-@given(mask=MASKS)
-def test_masks_partition_the_action(mask):
-    fingers = mask_tensors(mask, torch.device("cpu"))
-    assert (fingers.action_a ^ fingers.action_b).all()
-    assert fingers.action_b[:6].all()
-    assert torch.equal(fingers.joints, fingers.action_a[6:].float())
-    assert [finger for finger, bit in zip(hand.FINGERS, fingers.bits, strict=True) if bit] == [
-        finger for finger in hand.FINGERS if fingers.action_a[hand.finger_slice(finger)].all()
-    ]
 
 
 @settings(max_examples=40, deadline=None)
@@ -72,21 +59,6 @@ def test_residual_b_stays_in_its_bound_and_off_preserved_fingers(mask, seed, sca
     assert nominal.interacting.all() or (delta == 0).all()
 
 
-@settings(max_examples=40, deadline=None)
-@given(mask=MASKS, seed=SEEDS, step=st.integers(0, 60))
-def test_zero_residual_is_exactly_the_nominal_action(mask, seed, step):
-    obs = observation(np.random.default_rng(seed), 3)
-    composer = composer_at(mask, obs, step)
-    nominal = composer.nominal(obs)
-    plain = composer.compose(obs, nominal)
-    assert torch.equal(plain, composer.compose(obs, nominal, torch.zeros(3, 28)))
-    # Eq. 12 spelt out: q_ref on preserved joints, a_B elsewhere.
-    reference = obs["context"][:, LAYOUT["context"]["reference"]]
-    joints = mask.joint_mask()
-    assert torch.equal(plain[:, 6:][:, joints], reference[:, joints])
-    assert torch.equal(plain[:, ~mask.action_mask_a()], nominal.base_action[:, ~mask.action_mask_a()])
-
-
 @settings(max_examples=30, deadline=None)
 @given(mask=MASKS, seed=SEEDS, step=st.integers(0, 60))
 def test_untrained_residuals_leave_the_nominal_action(mask, seed, step):
@@ -104,7 +76,7 @@ def test_residual_b_never_reaches_a_preserved_joint_or_an_early_phase(mask, seed
     obs = observation(rng, 4)
     composer = composer_at(mask, obs, [0, 20, 50, 51])
     nominal = composer.nominal(obs)
-    assert composer.base_policy.acted.tolist() == [0, 0, 1, 1]
+    assert composer.interactor.policies[0].policy.acted.tolist() == [0, 0, 1, 1]
     plain = composer.compose(obs, nominal)
     moved = composer.compose(obs, nominal, uniform(rng, 4, 28, scale=9.0))
     assert moved.abs().max() <= 1.0
@@ -134,29 +106,6 @@ def test_reset_starts_the_named_worlds_and_leaves_the_others(seed, started):
     assert torch.equal(run(True), torch.where(started[:, None], anew, run(False)))
 
 
-def test_the_first_reset_must_start_every_world():
-    composer = Composer(FingerMask.parse("TH"), RepeatingPolicy(), None, np.zeros(28), LAYOUT)
-    obs = observation(np.random.default_rng(0), 3)
-    with pytest.raises(ValueError, match="names 1 worlds; expected all 3"):
-        composer.reset(obs, torch.tensor([True, False, False]), torch.zeros(3, dtype=torch.long))
-
-
-def test_bounded_by_hand():
-    # 0.15 * tanh(0.5) = 0.15 * 0.462117 = 0.0693176; the second joint is not owned.
-    result = bounded(torch.tensor([[0.5, 0.5]]), 0.15, torch.tensor([1.0, 0.0]))
-    assert result[0].tolist() == pytest.approx([0.0693176, 0.0])
-
-
-def test_preservation_command_is_eq_8():
-    rng = np.random.default_rng(0)
-    mask = FingerMask.parse("TH+RF")
-    reference, residual = rng.uniform(-0.5, 0.5, (2, 22)), rng.uniform(-0.1, 0.1, (2, 22))
-    joints = hand.denormalize(np.concatenate([np.zeros((2, 6)), reference], axis=1))
-    joints[:, 6:] += mask.joint_mask() * residual
-    numbers = [torch.tensor(value, dtype=torch.float32) for value in (reference, residual, mask.joint_mask())]
-    np.testing.assert_allclose(preservation_command(*numbers), hand.normalize(joints)[:, 6:], atol=1e-6)
-
-
 def test_composition_does_not_depend_on_the_neighbours():
     mask = FingerMask.parse("TH+MF+RF")
     stabiliser = StabiliserPolicy(network(3, FEATURE_SIZE, 22, 0.1), bound=0.15, masks=[mask], skill="GraspBall")
@@ -164,8 +113,8 @@ def test_composition_does_not_depend_on_the_neighbours():
 
     def run(worlds):
         part, n = {key: value[worlds] for key, value in obs.items()}, len(worlds)
-        start = np.full(28, 0.3)
-        composer = Composer(mask, RepeatingPolicy(), stabiliser, start, LAYOUT, hold_steps=1, transition_steps=2)
+        task = replace(TASK, starts=np.full((1, 28), 0.3))
+        composer = Composer(task, mask, [RepeatingPolicy()], stabiliser, hold_steps=1, transition_steps=2)
         composer.reset(part, every(n), torch.tensor(worlds) + 10)
         return torch.stack([composer.compose(part, composer.nominal(part)) for _ in range(6)])
 

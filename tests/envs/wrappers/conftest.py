@@ -20,6 +20,7 @@ LAYOUT = {
     "context": {"clock": slice(0, 2), "reference": slice(2, 24)},
 }
 ACTION_SPACE = gym.spaces.Box(-1.0, 1.0, (NUM_ACTIONS,), np.float32)
+INTERACTION_ALONE = (None, ("task_b",), np.zeros((1, NUM_ACTIONS)), np.zeros((1, NUM_ACTIONS)))
 
 
 class FakeWorlds:
@@ -60,6 +61,7 @@ class FakeWorlds:
 class FakeHandEnv(gym.Env):
     metadata = {"render_modes": []}  # noqa: RUF012
     observation_space, action_space, layout = OBSERVATION_SPACE, ACTION_SPACE, LAYOUT
+    retention, task_keys, interaction_starts, interaction_offsets = INTERACTION_ALONE
 
     def __init__(self, length=5, scratch=False):
         self.worlds = FakeWorlds(1, length, scratch)
@@ -77,6 +79,7 @@ class FakeHandEnv(gym.Env):
 
 class FakeHandVectorEnv(VectorEnv):
     single_observation_space, single_action_space, layout = OBSERVATION_SPACE, ACTION_SPACE, LAYOUT
+    retention, task_keys, interaction_starts, interaction_offsets = INTERACTION_ALONE
 
     def __init__(self, num_envs=3, lengths=5, autoreset_mode=AutoresetMode.SAME_STEP, scratch=False, final_obs="dict"):
         self.num_envs = num_envs
@@ -90,6 +93,9 @@ class FakeHandVectorEnv(VectorEnv):
     def reset(self, *, seed=None, options=None):
         options = dict(options or {})
         mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=bool))
+        if "state" in options:
+            self.worlds.clock[mask] = np.asarray(options["state"])[mask, 0]
+            return self.worlds.observation(), {}
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
         self.worlds.reset(mask, seeds)
         self.finished[mask] = False

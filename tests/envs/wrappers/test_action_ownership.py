@@ -149,7 +149,7 @@ def test_a_start_from_scratch_has_no_hold_to_follow(fake_env):
 
 def test_a_scene_without_a_held_object_has_no_reference(fake_env):
     env = fake_env()
-    env.layout = {"context": {"clock": slice(0, 2)}}
+    env.layout = {"task_b": env.layout["task_b"], "context": {"clock": slice(0, 24)}}
     with pytest.raises(ValueError, match="observes no reference"):
         ActionOwnership(env, "TH")
 

@@ -143,9 +143,9 @@ def test_bad_bounds_are_refused(fake_env, fake_venv, bound, message):
     ("base", "message"),
     [
         (np.zeros(22), r"base policy's action has shape \(22,\); expected \(28,\)"),
-        (np.zeros((2, 28)), r"base policy's action has shape \(2, 28\); expected \(28,\)"),
+        (np.zeros((2, 28)), r"base policy's action has shape \(2, 28\); expected \(1, 28\)"),
         (np.full(28, np.nan), r"base policy's action is nan at index \(0,\)"),
-        (np.float32(0), r"base policy's action has shape \(\); expected \(28,\)"),
+        (np.float32(0), r"base policy's action has shape \(\); expected \(1, 28\)"),
     ],
 )
 def test_bad_base_actions_are_refused(fake_env, base, message):

@@ -69,7 +69,7 @@ def test_constants_are_moved_once(fake_torch_venv):
     venv = ActionOwnershipVector(fake_torch_venv(2), "TH", OPEN_FINGERS)
     venv.reset()
     venv.step(torch.zeros(2, 23))
-    constant = venv._ownership._constant
+    constant = venv._preserver._constant
     moved = constant.like(torch.zeros(1))
     venv.step(torch.zeros(2, 23))
     assert constant.like(torch.zeros(1)) is moved
@@ -84,8 +84,8 @@ def test_policies_are_told_by_masks_which_worlds_start_again(fake_torch_venv, co
     assert policy.seeds == [11, 4]
     counters = []
     for _ in range(6):
-        counters.append(policy.counter.tolist())
         *_, done, _ = venv.step(torch.zeros(2, 14))
+        counters.append((policy.counter - 1).tolist())  # it counts after it acted
         if mode is AutoresetMode.DISABLED and done.any():
             venv.reset(options={"reset_mask": done if torch_mask else done.numpy()})
     assert policy.kind is torch.Tensor

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
-import torch
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dexcompose_envs import hand
+from dexcompose_envs.composition.arrays import Constant
+from dexcompose_envs.observations import Array
 
 NORMALISED_PER_UNIT: NDArray[np.float64] = 2.0 / (hand.ACTION_HIGH - hand.ACTION_LOW)
 """Normalised action (28,) per metre or radian: `normalize(x + d) - normalize(x) = d * NORMALISED_PER_UNIT`."""
 
-
-@cache
-def _per_unit(device: torch.device) -> Tensor:
-    return torch.tensor(NORMALISED_PER_UNIT, dtype=torch.float32, device=device)
+_PER_UNIT = Constant(NORMALISED_PER_UNIT.astype(np.float32))
 
 
-def bounded(action: Tensor, bound: float | Tensor, mask: Tensor) -> Tensor:
+def bounded(action: Array, bound: float | Array, mask: Array) -> Array:
     """`mask * bound * tanh(action)`, the form of Eqs. 7 and 10.
 
     The hyperbolic tangent is taken in double precision: in single precision its last bit depends on where in a batch
@@ -34,15 +30,17 @@ def bounded(action: Tensor, bound: float | Tensor, mask: Tensor) -> Tensor:
     Returns:
         Residuals (..., k), float32; exactly zero where the mask is zero or u is zero.
     """
-    return bound * mask * torch.tanh(action.double()).float()
+    xp = array_namespace(action)
+    share = xp.astype(xp.tanh(xp.astype(action, xp.float64)), xp.float32)
+    return bound * xp.astype(mask, xp.float32) * share
 
 
-def normalised(residual: Tensor) -> Tensor:
+def normalised(residual: Array) -> Array:
     """Residuals (..., 28) in m and rad as differences of normalised actions."""
-    return residual * _per_unit(residual.device)
+    return residual * _PER_UNIT.like(residual)
 
 
-def preservation_command(reference: Tensor, residual: Tensor, joint_mask: Tensor) -> Tensor:
+def preservation_command(reference: Array, residual: Array, joint_mask: Array) -> Array:
     """Eq. 8, `q_A = q_ref + mbar * dq_A`, in normalised units.
 
     Args:
@@ -53,4 +51,4 @@ def preservation_command(reference: Tensor, residual: Tensor, joint_mask: Tensor
     Returns:
         q_A (N, 22), normalised; exactly `reference` where the residual is zero.
     """
-    return reference + joint_mask * residual * _per_unit(residual.device)[hand.NUM_WRIST :]
+    return reference + joint_mask * residual * _PER_UNIT.like(residual)[hand.NUM_WRIST :]

@@ -1,4 +1,4 @@
-"""Arrays of either kind in the wrappers: NumPy on the host, or torch on the device of a vector environment."""
+"""Arrays of either kind: NumPy on the host, or torch on the device of a vector environment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from array_api_compat import array_namespace, device, is_numpy_array, is_torch_a
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.arrays import to_numpy
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import Array
 
 
@@ -27,19 +28,19 @@ def check_array(name: str, value: ArrayLike | Array, shape: tuple[int, ...], lik
         like: An array whose kind and device the result gets; None: NumPy.
 
     Raises:
-        ValueError: With the name, what came and what was expected.
+        UsageError: With the name, what came and what was expected.
     """
     try:
         array = as_float32(value, like)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} is {reprlib.repr(value)}; expected numbers of shape {shape}") from None
+        raise UsageError(f"{name} is {reprlib.repr(value)}; expected numbers of shape {shape}") from None
     if array.shape != shape:
-        raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {shape}")
+        raise UsageError(f"{name} has shape {tuple(array.shape)}; expected {shape}")
     if is_on_host(array):
         host = to_numpy(array)
         if not np.isfinite(host).all():
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
-            raise ValueError(f"{name} is {host[index]} at index {index}; expected finite numbers")
+            raise UsageError(f"{name} is {host[index]} at index {index}; expected finite numbers")
     return array
 
 
@@ -48,7 +49,7 @@ def as_float32(value: ArrayLike | Array, like: Array | None = None) -> Array:
     if like is None or is_numpy_array(like):
         return np.asarray(to_numpy(value), dtype=np.float32)
     # Torch warns when it shares memory with a read-only array; hence the copy.
-    source = value if is_torch_array(value) else np.array(value, dtype=np.float32, order="C")
+    source = value.detach() if is_torch_array(value) else np.array(value, dtype=np.float32, order="C")
     xp = array_namespace(like)
     return xp.asarray(source, dtype=xp.float32, device=device(like))
 

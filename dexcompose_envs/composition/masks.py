@@ -1,0 +1,84 @@
+"""Which of the 28 dimensions belong to whom, as arrays where the observations are."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace, device
+from numpy.typing import NDArray
+
+from dexcompose_envs.composition.arrays import Constant
+from dexcompose_envs.hand import NUM_ACTIONS
+from dexcompose_envs.observations import Array
+from dexcompose_envs.ownership import FingerMask
+
+
+class MaskArrays(NamedTuple):
+    """A finger mask as arrays, not to be changed."""
+
+    bits: Array
+    """m (5,), float32."""
+    joints: Array
+    """mbar (22,), float32."""
+    action_a: Array
+    """M_A (28,), bool."""
+    action_b: Array
+    """M_B (28,), bool."""
+
+
+def mask_arrays(mask: FingerMask, like: Array) -> MaskArrays:
+    """A finger mask as arrays of the kind and on the device of `like`, moved there when first asked for."""
+    return _mask_arrays(mask, array_namespace(like), device(like))
+
+
+@cache
+def _mask_arrays(mask: FingerMask, xp: Any, place: Any) -> MaskArrays:
+    return MaskArrays(
+        bits=xp.asarray(mask.bits, dtype=xp.float32, device=place),
+        joints=xp.asarray(mask.joint_mask(), dtype=xp.float32, device=place),
+        action_a=xp.asarray(mask.action_mask_a(), device=place),
+        action_b=xp.asarray(mask.action_mask_b(), device=place),
+    )
+
+
+def writable(mask: FingerMask, interacting: Array, everything: bool = False) -> Array:
+    """Where residual B may act in a control step, (N, 28) bool: M_B of Eq. 10, in interacting worlds.
+
+    Args:
+        mask: Preserved fingers.
+        interacting: Whether pi_B acts, (N,) bool.
+        everything: Whether it may act on preserved fingers, too.
+    """
+    fingers = mask_arrays(mask, interacting)
+    return interacting[:, None] & (fingers.action_b | fingers.action_a if everything else fingers.action_b)
+
+
+class OwnedDimensions:
+    """Some of the 28 dimensions: takes them from whole actions, and puts them back into such.
+
+    Args:
+        indices: The dimensions (D,) in rising order.
+    """
+
+    def __init__(self, indices: NDArray[np.intp]) -> None:
+        self.indices = indices
+        self.is_whole = len(indices) == NUM_ACTIONS
+        places = np.full(NUM_ACTIONS, len(indices))
+        places[indices] = np.arange(len(indices))
+        self._places, self._taken = Constant(places), Constant(np.asarray(indices, np.int64))
+
+    def spread(self, owned: Array) -> Array:
+        """Actions (N, 28) with these dimensions (N, D), and zeros elsewhere."""
+        if self.is_whole:
+            return owned
+        xp = array_namespace(owned)
+        padded = xp.concat([owned, xp.zeros_like(owned[..., :1])], axis=-1)
+        return xp.take(padded, self._places.like(owned), axis=-1)
+
+    def take(self, action: Array) -> Array:
+        """These dimensions (N, D) of actions (N, 28)."""
+        if self.is_whole:
+            return action
+        return array_namespace(action).take(action, self._taken.like(action), axis=-1)
