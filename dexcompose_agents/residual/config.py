@@ -123,6 +123,8 @@ class ResidualBConfig(ResidualConfig):
     """Added when the composite succeeds, which ends the episode."""
     drop_penalty: float = 5.0
     """Subtracted when the held object is lost, which ends the episode."""
+    episode_steps: int | None = None
+    """Control steps after which an episode is cut short; None: that of the pair."""
 
     def __post_init__(self) -> None:
         """Refuses bounds that leave nothing to learn."""
@@ -190,4 +192,5 @@ def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
     Raises:
         UsageError: If the preset is unknown.
     """
-    return replace(ResidualBConfig(**_preset(_RESIDUAL_B, name)), **changes)
+    tiny: dict[str, Any] = {"episode_steps": 60} if name == "test" else {}
+    return replace(ResidualBConfig(**_preset(_RESIDUAL_B, name), **tiny), **changes)

@@ -6,18 +6,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_agents.runtime.presets import GPU_PRESETS
+from dexcompose_envs.errors import UsageError
 
-__all__ = ["GPU_PRESETS", "Piece", "PieceOver", "physics_options"]
+__all__ = ["Piece", "physics_options"]
 
 
 def physics_options(preset: str, device: str | None) -> dict[str, Any]:
     """Options of an environment under a preset: which back end and device it runs on."""
     return {"backend": "warp", "device": device or "cuda"} if preset in GPU_PRESETS else {}
-
-
-class PieceOver(KeyboardInterrupt):
-    """The time of this call is used up; what was finished is saved, and the same call goes on from there."""
 
 
 class Piece:
@@ -27,12 +25,12 @@ class Piece:
         minutes: Wall time from now on; None for no limit.
 
     Raises:
-        ValueError: If it isn't positive.
+        UsageError: If it isn't positive.
     """
 
     def __init__(self, minutes: float | None = None) -> None:
         if minutes is not None and not minutes > 0:
-            raise ValueError(f"minutes is {minutes}; expected a positive number")
+            raise UsageError(f"minutes is {minutes}; expected a positive number")
         self._minutes = minutes
         self._end = None if minutes is None else time.monotonic() + 60 * minutes
 
@@ -45,10 +43,10 @@ class Piece:
         """Ends the call if its time is used up.
 
         Raises:
-            PieceOver: If so.
+            Paused: If so.
         """
         if self._end is not None and time.monotonic() >= self._end:
-            raise PieceOver(f"{self._minutes:g} minutes are over")
+            raise Paused(f"{self._minutes:g} minutes are over")
 
     def watch(self, advance: Callable[[float, float], None]) -> Callable[[float, float], None]:
         """The progress callback `advance(done, total)`, which also ends the call when its time is used up."""

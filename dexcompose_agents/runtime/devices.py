@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from dexcompose_envs.errors import UsageError
+
 
 def find_device(name: str | torch.device) -> torch.device:
     """The device of that name; "cuda" is the GPU that is the current one now.
@@ -15,7 +17,7 @@ def find_device(name: str | torch.device) -> torch.device:
         name: For example "cpu", "cuda" or "cuda:1".
 
     Raises:
-        ValueError: If there is no such device on this machine; says which there are.
+        UsageError: If there is no such device on this machine; says which there are.
     """
     try:
         return torch.empty(1, device=torch.device(name)).device
@@ -24,7 +26,7 @@ def find_device(name: str | torch.device) -> torch.device:
         count = torch.cuda.device_count()
         known = ", ".join(repr(each) for each in ("cpu", *(f"cuda:{index}" for index in range(count))))
         has = {0: "no CUDA device", 1: "1 CUDA device"}.get(count, f"{count} CUDA devices")
-        raise ValueError(f"device is {str(name)!r}; expected one of {known} (this machine has {has})") from error
+        raise UsageError(f"device is {str(name)!r}; expected one of {known} (this machine has {has})") from error
 
 
 @contextmanager

@@ -83,11 +83,11 @@ def test_list_is_quick_because_torch_stays_out() -> None:
         (["eval", PAIR, "--mask", "no.json"], "can't read mask selection 'no.json' (No such file or directory)"),
         (["eval", PAIR, "--method", "frozen", "--mask", "TH"], "method 'frozen' has no option 'mask'"),
         (["eval", PAIR, "--selector", "magic"], f"no mask of selector 'magic' ships for {PAIR}"),
-        (["demos", "GraspBall", "--seed", "-1"], "seed is -1; expected at least 0"),
+        (["demos", "GraspBall", "--seed", "-1"], "seed is -1; expected a whole number from 0"),
         (["select-mask", PAIR], "no release-test table 'runs/release-test/GraspBall/release_test.csv'; make it with"),
         (["view", "Violin"], "unknown pair"),
         (["view", "PushButton", "--episodes", "0"], "episodes is 0; expected at least 1"),
-        (["view", "PushButton", "--seed", "-2"], "seed is -2; expected at least 0"),
+        (["view", "PushButton", "--seed", "-2"], "seed is -2; expected a whole number from 0"),
         (["report", "nowhere"], "no episodes*.csv in 'nowhere'"),
     ],
 )

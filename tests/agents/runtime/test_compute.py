@@ -3,7 +3,8 @@
 import pytest
 
 from dexcompose_agents.residual.config import residual_b_preset, stabiliser_preset
-from dexcompose_agents.runtime.compute import Piece, PieceOver, physics_options
+from dexcompose_agents.runtime.compute import Piece, physics_options
+from dexcompose_agents.runtime.interrupts import Paused
 
 
 def test_a_piece_without_a_limit_never_ends():
@@ -18,7 +19,7 @@ def test_a_piece_without_a_limit_never_ends():
 def test_a_piece_ends_the_call_after_its_time_but_never_a_finished_job():
     piece = Piece(1e-9)
     assert 0 < piece.remaining <= 1 / 60  # every stage gets a moment, so that each call makes progress
-    with pytest.raises(PieceOver, match="1e-09 minutes are over"):
+    with pytest.raises(Paused, match="1e-09 minutes are over"):
         piece.check()
     seen = []
     advance = piece.watch(lambda done, total: seen.append(done))

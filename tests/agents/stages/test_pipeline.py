@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import torch
@@ -16,12 +15,11 @@ from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.diffusion import load_policy
 from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.methods.registry import make_method
-from dexcompose_agents.stages import chain as stages
-from dexcompose_agents.stages import commands as training_commands
-from dexcompose_agents.stages import pipeline
-from dexcompose_agents.stages import train_all as train_all_module
-from dexcompose_agents.stages.chain import StageError
-from dexcompose_agents.stages.train_all import budget, train_all
+from dexcompose_agents.stages import base, train_all
+from dexcompose_agents.stages.held_states import HeldStates
+from dexcompose_agents.stages.release_test import ReleaseTest
+from dexcompose_agents.stages.train_all import TrainAll
+from dexcompose_envs.errors import FileError
 from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateError, HeldStateLibrary, held_states_folder
 
 PAIR = "GraspBall-PushButton"
@@ -62,16 +60,22 @@ def folder(made, tmp_path):
     return shutil.copytree(made, tmp_path / "all")
 
 
-def again(folder, amount=None):
-    """Stages that ran in another run, by name."""
-    lines = []
-    train_all(folder, amount or budget("test"), [PAIR], lines.append)
-    return [name for name, line in zip(STAGES, lines, strict=True) if "unchanged" not in line]
+@pytest.fixture
+def again(folder, capsys):
+    """Runs the chain again with some settings; gives the stages that weren't skipped."""
+
+    def run(**settings):
+        capsys.readouterr()
+        TrainAll(preset="test", only=(PAIR,), out=folder, settings=settings).run()
+        lines = capsys.readouterr().out.splitlines()
+        return [name for name, line in zip(STAGES, lines, strict=True) if "unchanged" not in line]
+
+    return run
 
 
 def test_the_folder_is_laid_out_like_the_package(made):
     assert [name for name in FILES if not (made / name).is_file()] == []
-    assert not list((made / "work").iterdir())
+    assert not (made / "work").exists()
     summary = json.loads((made / "pipeline.json").read_text())
     assert summary["preset"] == "test"
     assert [row["stage"] for row in summary["stages"]] == list(STAGES)
@@ -79,18 +83,19 @@ def test_the_folder_is_laid_out_like_the_package(made):
     assert mask["selector"] == "utility" and mask["mask"]
 
 
-def test_the_chain_runs_on_warp(folder, monkeypatch):
+def test_the_chain_runs_on_warp(folder, again, monkeypatch):
     """What the presets for a GPU do, on Warp's CPU path and with the budget of the preset `test`."""
-    options = {"backend": "warp", "device": "cpu"}
-    monkeypatch.setattr(train_all_module, "physics_options", lambda preset, device: options)
-    monkeypatch.setattr(pipeline, "on_device", lambda config, device: replace(config, backend="warp"))
-    monkeypatch.setattr(pipeline, "GPU_WORLDS", 30)
-    assert again(folder) == [name for name in STAGES if not name.startswith(("demonstrations", "policy"))]
+    monkeypatch.setattr(base, "physics_options", lambda preset, device: {"backend": "warp", "device": "cpu"})
+    for stage in (HeldStates, ReleaseTest):
+        monkeypatch.setattr(stage, "num_envs", 30)
+    on_warp = {"backend": "warp"}
+    ran = again(stabiliser=on_warp, residual=on_warp)
+    assert ran == [name for name in STAGES if not name.startswith(("demonstrations", "policy"))]
     for name in ("stabiliser-GraspBall", f"residual-{PAIR}"):
         assert load_weights(folder / "pretrained" / f"{name}.safetensors")[1]["backend"] == "warp"
     settings = json.loads((folder / "pretrained" / "release_test" / "GraspBall.json").read_text())
     assert settings["backend"] == "warp"
-    assert again(folder) == []
+    assert again(stabiliser=on_warp, residual=on_warp) == []
 
 
 def test_policies_say_what_they_were_made_from(made):
@@ -101,34 +106,34 @@ def test_policies_say_what_they_were_made_from(made):
     assert {"env_version", "model_hash"} <= manifest.keys()
 
 
-def test_second_run_skips_everything(folder):
-    assert again(folder) == []
+def test_second_run_skips_everything(again):
+    assert again() == []
 
 
-def test_changed_settings_run_what_depends_on_them(folder):
-    more = replace(budget("test"), release_rollouts=2)
-    ran = again(folder, more)
+def test_changed_settings_run_what_depends_on_them(again):
+    more = {"release_test": {"rollouts": 2}}
+    ran = again(**more)
     assert ran[:3] == ["release test GraspBall", f"mask {PAIR} utility", f"mask {PAIR} heuristic"]
-    assert not {"policy PushButton", "held states GraspBall"} & set(
-        again(folder, replace(more, residual_episode_steps=55))
-    )
-    assert again(folder, replace(more, residual_episode_steps=55)) == []
+    again(**more)  # another mask may have been chosen
+    slower = more | {"residual": {"ppo": {"learning_rate": 1e-4}}}
+    assert again(**slower) == [f"residual {PAIR}"]
+    assert again(**slower) == []
 
 
-def test_a_removed_file_is_made_again(folder):
+def test_a_removed_file_is_made_again(folder, again):
     (folder / "pretrained" / f"residual-{PAIR}.safetensors").unlink()
-    assert again(folder) == [f"residual {PAIR}"]
+    assert again() == [f"residual {PAIR}"]
 
 
 @pytest.mark.parametrize(
     "name",
     ["pretrained/PushButton.safetensors", "held_states/GraspBall.npz", f"pretrained/masks/{PAIR}.json", FILES[0]],
 )
-def test_a_damaged_file_is_named(folder, name):
+def test_a_damaged_file_is_named(folder, again, name):
     path = folder / name
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(StageError, match=r"was damaged or changed since stage '.*' wrote it .*; remove it") as error:
-        again(folder)
+    with pytest.raises(FileError, match=r"was damaged or changed since stage '.*' wrote it .*; remove it") as error:
+        again()
     assert path.name in str(error.value) or "demos" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -136,8 +141,9 @@ def test_a_damaged_file_is_named(folder, name):
 def test_held_states_come_from_the_policy_and_name_its_weights(made, tmp_path, monkeypatch):
     asked = {}
 
-    def collect(skill, policy, count, *, out, policy_hash, progress):
+    def collect(skill, policy, count, *, out, policy_hash, **options):
         asked.update(skill=skill, policy=policy, count=count, policy_hash=policy_hash)
+        out.touch()
 
     monkeypatch.setattr(held_state_collection, "collect", collect)
     monkeypatch.setenv(PRETRAINED_VARIABLE, str(made / "pretrained"))
@@ -183,15 +189,14 @@ def test_folders_that_are_none(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["all", "GraspBall"], "'train all' takes no name, got 'GraspBall'"),
         (["all", "--only", "Violin"], "unknown skill or pair 'Violin'; expected one of GraspBall"),
-        (["all", "--data", "x"], "'train all' takes no option --data"),
-        (["policy"], "'train policy' needs the name of a skill"),
-        (["policy", "GraspBall", "--mask", "TH"], "'train policy' takes no option --mask"),
         (["stabiliser", "PushButton"], "unknown retention skill 'PushButton'"),
         (["stabiliser", "GraspBall", "--mask", "TH+XX"], "unknown finger"),
-        (["residual", PAIR, "--mask", "TH", "FF"], "expected one, a residual belongs to one mask"),
-        (["policy", "GraspBall", "--data", "nowhere"], "no dataset 'DexCompose/GraspBall/expert-v0' in"),
+        (["residual", PAIR, "--ppo.learning-rate", "-1"], "learning_rate is -1.0; expected a positive number"),
+        (
+            ["policy", "GraspBall", "--data", "nowhere"],
+            "no demonstrations 'nowhere/DexCompose/GraspBall/expert-v0'",
+        ),
     ],
 )
 def test_wrong_requests_are_one_line(arguments, message, tmp_path, monkeypatch, capsys):
@@ -200,6 +205,24 @@ def test_wrong_requests_are_one_line(arguments, message, tmp_path, monkeypatch, 
     printed = capsys.readouterr().err.strip()
     assert message in printed
     assert "\n" not in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["all", "GraspBall"],
+        ["all", "--data", "x"],
+        ["policy"],
+        ["policy", "GraspBall", "--mask", "TH"],
+        ["policy", "GraspBall", "--ppo.learning-rate", "1"],
+        ["residual", PAIR, "--mask", "TH", "FF"],
+        ["residual", PAIR, "--preset", "huge"],
+    ],
+)
+def test_a_stage_takes_only_its_own_options(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", *arguments])
+    assert caught.value.code == 2 and capsys.readouterr().err
 
 
 def test_single_stages_use_the_chain_s_files(made, tmp_path, monkeypatch):
@@ -213,6 +236,20 @@ def test_single_stages_use_the_chain_s_files(made, tmp_path, monkeypatch):
     assert cli.main(choose) == 0
     assert (tmp_path / "mask.json").read_bytes() == (made / "pretrained" / "masks" / f"{PAIR}.json").read_bytes()
     assert (tmp_path / "stabiliser.safetensors").is_file()
+
+
+def test_another_mask_in_the_same_folder_never_hands_out_the_old_weights(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(PRETRAINED_VARIABLE, str(made / "pretrained"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(made / "held_states"))
+    command = ["train", "residual", PAIR, "--preset", "test", "--out", str(tmp_path), "--mask"]
+    assert cli.main([*command, "TH+FF+MF"]) == 0
+    weights = (tmp_path / "residual_b.safetensors").read_bytes()
+    assert cli.main([*command, "TH+RF+LF"]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "with settings.mask = 'TH+FF+MF', now it is 'TH+RF+LF'; remove it or give another --out" in printed
+    assert cli.main([*command, "TH+FF+MF"]) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert (tmp_path / "residual_b.safetensors").read_bytes() == weights
 
 
 class CtrlC:
@@ -236,8 +273,8 @@ def ctrl_c(monkeypatch):
     """Progress bars that interrupt at their second report."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     pressed = CtrlC(at=2)
-    monkeypatch.setattr(training_commands, "progress_bar", pressed)
-    monkeypatch.setattr(stages, "progress_bar", pressed)
+    for module in (base, train_all):
+        monkeypatch.setattr(module, "progress_bar", pressed)
     yield pressed
     signal.signal(signal.SIGINT, before)
 

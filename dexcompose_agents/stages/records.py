@@ -1,0 +1,153 @@
+"""Doing a stage: what is done and unchanged is skipped, what was interrupted goes on, what is another's is refused.
+
+The record of a stage, `stages/<stage>.json`, keeps all that it was made from (settings, data version, model, hashes of
+the files read) and the hashes of the files written. A stage runs in `work/<stage>`, where its checkpoints lie until it
+is through; then its files move to their places and the record is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dexcompose_agents.evaluation.manifest import machine_info, software_versions, write_json
+from dexcompose_agents.runtime.compute import Piece
+from dexcompose_agents.runtime.progress import Advance
+from dexcompose_agents.stages.base import Stage, content_hash
+from dexcompose_envs import __version__
+from dexcompose_envs.errors import FileError, UsageError
+
+__all__ = ["Record", "complete", "read_json"]
+
+
+class Record(NamedTuple):
+    """What is known of a finished stage."""
+
+    content: dict[str, Any]
+    """What its file holds."""
+    unchanged: bool
+    """Whether there was nothing to do."""
+
+
+def complete(
+    stage: Stage, folder: Path, places: Mapping[str, Path], piece: Piece, advance: Advance, *, again: bool
+) -> Record:
+    """Does a stage, goes on with it, or finds it done.
+
+    Args:
+        stage: The stage.
+        folder: Where its record and its working folder are.
+        places: Where each file goes that the stage writes; all of them in `folder`.
+        piece: Time of this call.
+        advance: Takes the progress.
+        again: Whether what other settings or inputs made is replaced, rather than refused.
+
+    Raises:
+        UsageError: If the folder holds what other settings or inputs made, or what no stage made.
+        FileError: If a file that it reads is missing, or one that it wrote was changed since.
+    """
+    slug = stage.title.replace(" ", "-")
+    record_path, work = folder / "stages" / f"{slug}.json", folder / "work" / slug
+    made_from: dict[str, Any] = json.loads(json.dumps(stage.made_from()))
+    record, started = read_json(record_path), read_json(work / "started.json")
+    outputs = {str(place.relative_to(folder)): place for place in places.values()}
+    if record and all(place.exists() for place in outputs.values()):
+        if record["made_from"] == made_from and record["outputs"].keys() == outputs.keys():
+            _check_outputs(record, folder)
+            return Record(record, True)
+        _refuse(record, made_from, folder, f"a finished {stage.title}", again)
+    elif not record and not started and (found := [place for place in places.values() if place.exists()]) and not again:
+        raise UsageError(
+            f"'{found[0]}' exists and is not known to be of {stage.title}; remove it or give another --out"
+        )
+    if started and started["made_from"] != made_from:
+        _refuse(started, made_from, folder, f"an interrupted {stage.title}", again)
+        shutil.rmtree(work)
+    record_path.unlink(missing_ok=True)
+    seconds = _make(stage, work, places, made_from, piece, advance)
+    record = {
+        "stage": stage.title,
+        "preset": stage.preset,
+        "made_from": made_from,
+        "outputs": {name: content_hash(place) for name, place in outputs.items()},
+        "seconds": round(seconds, 2),
+        "env_version": __version__,
+        "machine": machine_info(),
+        "versions": software_versions(),
+    }
+    write_json(record_path, record)
+    shutil.rmtree(work, ignore_errors=True)
+    if not any(work.parent.iterdir()):
+        work.parent.rmdir()
+    return Record(record, False)
+
+
+def _make(
+    stage: Stage, work: Path, places: Mapping[str, Path], made_from: dict[str, Any], piece: Piece, advance: Advance
+) -> float:
+    """Runs a stage, moves its files to their places, and returns the seconds it took, interrupted runs included."""
+    work.mkdir(parents=True, exist_ok=True)
+    before = float(read_json(work / "started.json").get("seconds", 0.0))
+    started = {"made_from": made_from, "seconds": before}
+    write_json(work / "started.json", started)
+    began = time.monotonic()
+    try:
+        stage.make(work, advance, piece)
+    except BaseException:
+        write_json(work / "started.json", started | {"seconds": before + time.monotonic() - began})
+        raise
+    for name, place in places.items():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.is_dir():
+            os.replace(place, work / "replaced")
+        os.replace(work / name, place)
+    return before + time.monotonic() - began
+
+
+def _refuse(stored: Mapping[str, Any], made_from: Mapping[str, Any], folder: Path, what: str, again: bool) -> None:
+    """Refuses to replace what was made from something else, naming the first difference."""
+    if not again:
+        there, now = _flat(stored["made_from"]), _flat(made_from)
+        name = min((key for key in there.keys() | now.keys() if there.get(key) != now.get(key)), default="outputs")
+        difference = f"{name} = {there.get(name)!r}, now it is {now.get(name)!r}"
+        raise UsageError(f"'{folder}' holds {what} with {difference}; remove it or give another --out")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: "settings.ppo.seed" -> 0."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _check_outputs(record: Mapping[str, Any], folder: Path) -> None:
+    for name, expected in record["outputs"].items():
+        found = content_hash(folder / name)
+        if found != expected:
+            raise FileError(
+                f"'{folder / name}' was damaged or changed since stage '{record['stage']}' wrote it "
+                f"(hash {found}, expected {expected}); remove it to make it again"
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Content of a stage's JSON file; nothing where there is none.
+
+    Raises:
+        FileError: If it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise FileError(f"'{path}' is damaged ({error}); remove it to make its stage again") from None
+    if not isinstance(content, dict):
+        raise FileError(f"'{path}' holds a {type(content).__name__}, expected a JSON object; remove it")
+    return content

@@ -1,0 +1,83 @@
+"""Residual B of a pair (Eqs. 10 to 12)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
+from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
+from dexcompose_agents.stages.mask import mask_file
+from dexcompose_envs import FingerMask, parse_pair
+from dexcompose_envs.skills import make_interaction
+
+if TYPE_CHECKING:
+    from dexcompose_agents.residual.config import ResidualBConfig
+
+
+@dataclass(kw_only=True)
+class Residual(Stage):
+    """Train residual B: corrections of the wrist and the released fingers while A is held (Eqs. 10 to 12)."""
+
+    KEY = "residual"
+    NEEDS = "pair"
+
+    name: Positional[str]
+    """Pair, e.g. GraspBall-PushButton."""
+    data: Path | None = None
+    """Held states of A; by default the shipped ones."""
+    mask: str | None = None
+    """Preserved fingers, e.g. TH+MF+RF, or a JSON file of select-mask; by default the shipped mask."""
+    policy: Path | None = None
+    """Weights of B's base policy; by default the shipped ones."""
+    stabiliser: Path | None = None
+    """Weights of stabiliser A; by default the shipped ones."""
+
+    @classmethod
+    def defaults(cls, preset: str, name: str | None = None) -> ResidualBConfig:
+        from dexcompose_agents.residual.config import residual_b_preset
+
+        if name is None:
+            return residual_b_preset(preset)
+        bounds = make_interaction(parse_pair(name)[1]).RESIDUAL_BOUND
+        fields = ("bound_translation", "bound_rotation", "bound_fingers")
+        return residual_b_preset(preset, **dict(zip(fields, bounds, strict=True)))
+
+    @property
+    def chosen(self) -> FingerMask:
+        """The mask to train with."""
+        given = self.mask or (str(self.chain / mask_file(self.name)) if self.chain else None)
+        return choose_mask(self.name, given)[0]
+
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"mask": str(self.chosen)}
+
+    def reads(self) -> list[Reads]:
+        a, b = parse_pair(self.name)
+        in_chain = f"pretrained/stabiliser-{a}.safetensors"
+        stabiliser = self.chain / in_chain if self.chain else self.stabiliser or stabiliser_path(self.name)
+        weights = Reads(f"weights of stabiliser A of {a}", stabiliser, f"dexcompose train stabiliser {a}")
+        return [self.policy_of(b, self.policy), weights, self.library_of(a, self.data)]
+
+    def writes(self) -> dict[str, str]:
+        name = f"residual-{self.name}"
+        logs = {f"{log}.csv": f"logs/{name}/{log}.csv" for log in ("metrics", "evaluations")}
+        return {"residual_b.safetensors": f"pretrained/{name}.safetensors"} | logs
+
+    def make(self, work: Path, advance: Advance, piece: Piece) -> None:
+        from dexcompose_agents.diffusion.policy import load_policy
+        from dexcompose_agents.residual.stabiliser import StabiliserPolicy
+        from dexcompose_agents.residual.training import train_residual_b
+
+        config, (policy, stabiliser, library) = self.config, self.reads()
+        options = {} if config.episode_steps is None else {"max_episode_steps": config.episode_steps}
+        train_residual_b(
+            self.name, self.chosen,
+            load_policy(parse_pair(self.name)[1], path=policy.path, device=config.ppo.device),
+            StabiliserPolicy.load(stabiliser.path, config.ppo.device), config, work,
+            progress=lambda row: advance(row["iteration"], config.ppo.iterations),
+            max_minutes=piece.remaining, held_states=library.path, **options,
+        )  # fmt: skip
