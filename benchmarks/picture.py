@@ -8,17 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dexcompose_agents.runtime.graphics import choose_gl_backend
+import imageio.v3 as imageio
+import numpy as np
+import tyro
 
-choose_gl_backend()
-
-import imageio.v3 as imageio  # noqa: E402
-import numpy as np  # noqa: E402
-import tyro  # noqa: E402
-
-from dexcompose_agents.evaluation.protocol import make_worlds  # noqa: E402
-from dexcompose_agents.methods import make_method  # noqa: E402
-from dexcompose_envs import OUTCOMES, PAIRS  # noqa: E402
+from dexcompose_agents.evaluation.protocol import make_worlds
+from dexcompose_agents.methods import make_method
+from dexcompose_envs import OUTCOMES, PAIRS
 
 
 @dataclass

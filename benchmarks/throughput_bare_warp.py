@@ -14,9 +14,9 @@ from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.physics.base import BackendError
 from dexcompose_envs.physics.contact_capacity import measure_capacity
-from dexcompose_envs.physics.mujoco_cpu import usable_cores
 from dexcompose_envs.physics.mujoco_warp import DIVERGED
 from dexcompose_envs.physics.warp_device import check_device, load_warp
+from dexcompose_envs.physics.workers import usable_cores
 from dexcompose_envs.scene import Scene, build_scene
 from dexcompose_envs.timing import PHYSICS_STEPS_PER_CONTROL_STEP
 

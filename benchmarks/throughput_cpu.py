@@ -22,7 +22,7 @@ from throughput_common import PAIR, best_seconds, held_states, make_table, noise
 
 from dexcompose_envs import env_id, hand
 from dexcompose_envs.held_states import HeldStateLibrary
-from dexcompose_envs.physics.mujoco_cpu import usable_cores
+from dexcompose_envs.physics.workers import usable_cores
 from dexcompose_envs.timing import PHYSICS_STEPS_PER_CONTROL_STEP
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import tyro
 
-from dexcompose_agents.runtime.graphics import choose_gl_backend
 from dexcompose_agents.runtime.interrupts import Paused, sigterm_interrupts
 from dexcompose_agents.stages import STAGES
 from dexcompose_envs.errors import DexComposeError
@@ -106,7 +105,6 @@ def _is_expected(error: BaseException) -> bool:
 def _run(arguments: list[str]) -> int:
     with sigterm_interrupts() as terminated:
         try:
-            choose_gl_backend()
             saved_to = _parse_and_run(arguments)
         except KeyboardInterrupt as interrupt:
             saved_to = getattr(interrupt, "saved_to", None)

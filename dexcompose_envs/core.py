@@ -23,7 +23,7 @@ from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.observations import Array, Snapshot, compute, layout_of, terms_of
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.physics import ContactOverflowError, make_engine
-from dexcompose_envs.physics.mujoco_cpu import usable_cores
+from dexcompose_envs.physics.workers import usable_cores
 from dexcompose_envs.scene import build_scene
 from dexcompose_envs.states import StateTag
 
@@ -302,5 +302,6 @@ class BatchedCore:
         }
 
     def close(self) -> None:
-        """Releases the engine."""
+        """Releases the engine and all threads."""
         self.engine.close()
+        self._firsts.close()

@@ -12,7 +12,7 @@ from dexcompose_envs import hand
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.checks import seed_or_none
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.faces import RENDER_FPS, Face, action_space, check_options, observation_space
+from dexcompose_envs.faces import RENDER_FPS, Face, action_space, check_options, in_one_piece, observation_space
 from dexcompose_envs.options import CoreConfig
 
 
@@ -80,6 +80,7 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
         self.observation_space = observation_space(self.layout)
         self.action_space = action_space()
 
+    @in_one_piece
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any]]:
@@ -100,6 +101,7 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
         self._is_reset = True
         return self._observe(), _first(self.core.initial_info())
 
+    @in_one_piece
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]:
@@ -130,6 +132,7 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
         """Full state (S,); `reset(options={"state": ...})` continues bit by bit the same."""
         return self.core.get_state()[0]
 
+    @in_one_piece
     def set_state(self, state: NDArray[np.float64]) -> None:
         """Sets a state (S,) from `get_state`."""
         self.core.set_state(np.reshape(state, (1, -1)), np.zeros(1, np.int64))

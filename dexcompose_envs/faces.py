@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -13,15 +14,17 @@ from dexcompose_envs import hand
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.checks import one_of
 from dexcompose_envs.core import BatchedCore
-from dexcompose_envs.errors import StepError, UsageError
+from dexcompose_envs.errors import DexComposeError, StepError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.scene import Scene
-from dexcompose_envs.scene.rendering import OffscreenRenderer
+from dexcompose_envs.scene.rendering import OffscreenRenderer, check_picture
 from dexcompose_envs.timing import CONTROL_STEP
 
 RENDER_FPS = round(1 / CONTROL_STEP)
 RESET_OPTIONS = ("start", "held_index", "state", "reset_mask")
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def observation_space(layout: Mapping[str, Mapping[str, slice]]) -> spaces.Dict[Any]:
@@ -50,6 +53,22 @@ def check_options(options: dict[str, Any] | None) -> dict[str, Any]:
     return options
 
 
+def in_one_piece(method: Method) -> Method:
+    """For methods that Ctrl-C may leave half done: the environment then has to be reset before it goes on."""
+
+    @wraps(method)
+    def guarded(self: Face, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except DexComposeError:  # refused, with nothing done
+            raise
+        except BaseException:
+            self._is_reset = False
+            raise
+
+    return guarded  # type: ignore[return-value]
+
+
 class Face:
     """An environment's side that users see, over a core of N worlds.
 
@@ -74,11 +93,11 @@ class Face:
     ) -> None:
         if render_mode is not None:
             one_of("render_mode", render_mode, self.metadata["render_modes"])
+        self._picture = check_picture(camera, width, height)
         self._built_from = (config, num_worlds, max_episode_steps)
         self.core = BatchedCore(config, num_worlds, max_episode_steps)
         self.layout = self.core.layout
         self.render_mode = render_mode
-        self._picture = (camera, width, height)
         self._renderer = None
         self._is_reset = False
 
@@ -148,7 +167,7 @@ class Face:
 
     def _check_reset(self) -> None:
         if not self._is_reset:
-            raise StepError("step was called before reset; expected a reset first")
+            raise StepError("step was called before reset, or after an interrupted one; expected a reset first")
 
     def _draw(self, world: int) -> NDArray[np.uint8]:
         if self._renderer is None:
@@ -160,6 +179,7 @@ class Face:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+        self._is_reset = False
         self.core.close()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dexcompose_envs.arrays import fresh as fresh_copy
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.checks import seeds_of_worlds
 from dexcompose_envs.errors import StepError, UsageError
-from dexcompose_envs.faces import RENDER_FPS, Face, action_space, check_options, observation_space
+from dexcompose_envs.faces import RENDER_FPS, Face, action_space, check_options, in_one_piece, observation_space
 from dexcompose_envs.observations import Array
 from dexcompose_envs.options import CoreConfig
 
@@ -86,6 +86,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
         """The `torch.device` of all arrays; None if they are NumPy's."""
         return self.core.arrays.device
 
+    @in_one_piece
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Array]]:
@@ -124,6 +125,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
         self._is_reset = True
         return core.observe(), core.initial_info()
 
+    @in_one_piece
     def step(self, actions: Any) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """Advances all worlds by one control step (40 ms).
 
@@ -185,6 +187,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
         """Full states (N, S), fresh; setting them again continues bit by bit the same (on a GPU: up to rounding)."""
         return self.core.get_state()
 
+    @in_one_piece
     def set_state(self, state: Array, mask: Any = None) -> None:
         """Sets states (N, S) from `get_state`, in the worlds that `mask` (N,) selects; these are under way then."""
         worlds = np.arange(self.num_envs) if mask is None else np.flatnonzero(to_numpy(mask))

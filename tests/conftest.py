@@ -1,51 +1,28 @@
-"""Picks an offscreen OpenGL before MuJoCo is imported; tests marked `rendering` are skipped where none works."""
+"""Tests marked `rendering` are skipped where nothing can draw; how to draw is left to the package."""
 
-import os
-import subprocess
 import sys
 from functools import cache
 
 import pytest
 from hypothesis import settings
 
-PROBE = """
-import mujoco
-context = mujoco.GLContext(16, 16)
-context.make_current()
-mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100)
-"""
-BACKEND = pytest.StashKey()
-
 # Physics and a busy machine make single examples slow without anything being wrong.
 settings.register_profile("dexcompose", deadline=None)
 settings.load_profile("dexcompose")
 
 
-def renders(backend):
-    """Whether MuJoCo can draw with this back end, tried in a process of its own."""
-    environment = {**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend}
-    try:
-        probe = subprocess.run(
-            [sys.executable, "-c", PROBE], env=environment, capture_output=True, timeout=60, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return probe.returncode == 0
-
-
-def pytest_configure(config):
-    candidates = [os.environ["MUJOCO_GL"]] if "MUJOCO_GL" in os.environ else ["egl", "osmesa"]
-    backend = next((candidate for candidate in candidates if renders(candidate)), None)
-    os.environ["MUJOCO_GL"] = backend or "disabled"
-    config.stash[BACKEND] = backend
-
-
 def pytest_collection_modifyitems(config, items):
-    if config.stash[BACKEND] is None:
-        skip = pytest.mark.skip(reason="neither egl nor osmesa works here; set MUJOCO_GL to try another back end")
-        for item in items:
-            if item.get_closest_marker("rendering"):
-                item.add_marker(skip)
+    drawing = [item for item in items if item.get_closest_marker("rendering")]
+    if not drawing:
+        return
+    from dexcompose_envs.errors import MachineError
+    from dexcompose_envs.scene.rendering import choose_backend
+
+    try:
+        choose_backend()
+    except MachineError as error:
+        for item in drawing:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,16 @@ def test_the_environment_in_five_lines(small):
     names["env"].close()
 
 
+@pytest.mark.rendering
+def test_the_first_example_renders_on_a_bare_machine():
+    """Without a display and `MUJOCO_GL`, in a process of its own."""
+    hidden = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    code = block("python", "env.action_space.sample()") + "print(env.render().std() > 10, env.render().shape)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True (480, 640, 3)\n", "")
+
+
 def test_the_gpu_example_on_warps_cpu_path(small):
     names = {}
     exec(replaced(block("python", 'backend="warp"'), {"num_envs=4096": "num_envs=2", "cuda:0": "cpu"}), names)

@@ -6,9 +6,6 @@ copying rows that lie there already; it needs no extra pass, and observations of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from typing import Any
 
 import mujoco
@@ -18,6 +15,7 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.episodes import base_shake
 from dexcompose_envs.episodes.starts import Starts
+from dexcompose_envs.physics.workers import Workers
 from dexcompose_envs.scene import Scene
 
 PHYSICS_PARTS = ("qpos", "qvel", "targets", "fixture_pose", "warmstart", "sensordata")
@@ -41,8 +39,7 @@ class FirstStates:
 
     def __init__(self, scene: Scene, threads: int) -> None:
         self._model, self._sensors = scene.model, scene.sensors
-        self._threads = threads
-        self._datas: list[mujoco.MjData] = []
+        self._workers = Workers(scene.model, threads)
         model = scene.model
         self.shapes: dict[str, tuple[int, ...]] = {
             "qpos": (model.nq,),
@@ -87,20 +84,8 @@ class FirstStates:
 
     def _forward(self, part: dict[str, NDArray[np.float64]]) -> None:
         """Fills in sensor data and the solver's warm start."""
-        count_rows = len(part["qpos"])
-        workers = max(1, min(self._threads, count_rows // 16))
-        while len(self._datas) < workers:
-            self._datas.append(mujoco.MjData(self._model))
-        tickets = count()  # next() is atomic: each thread draws its next row
-        if workers == 1:
-            self._forward_rows(self._datas[0], part, tickets)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            for job in [pool.submit(self._forward_rows, data, part, tickets) for data in self._datas[:workers]]:
-                job.result()
 
-    def _forward_rows(self, data: mujoco.MjData, part: dict[str, NDArray[np.float64]], tickets: Iterator[int]) -> None:
-        while (row := next(tickets)) < len(part["qpos"]):
+        def forward(data: mujoco.MjData, row: int) -> None:
             mujoco.mj_resetData(self._model, data)
             data.qpos[:], data.qvel[:], data.ctrl[:] = part["qpos"][row], part["qvel"][row], part["targets"][row]
             pose = part["fixture_pose"][row].reshape(-1, 7)
@@ -108,6 +93,12 @@ class FirstStates:
             mujoco.mj_forward(self._model, data)
             part["warmstart"][row], part["sensordata"][row] = data.qacc, data.sensordata
 
+        self._workers.run(len(part["qpos"]), forward, least=16)
+
     def parts(self, rows: Any, names: tuple[str, ...]) -> dict[str, Any]:
         """Named parts (M, *shape) of rows (M, width), of any array library."""
         return {name: rows[:, self.columns[name]].reshape(len(rows), *self.shapes[name]) for name in names}
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._workers.close()

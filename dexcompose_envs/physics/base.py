@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dexcompose_envs.arrays import Arrays
+from dexcompose_envs.errors import MachineError
 from dexcompose_envs.observations import Array
 
 
-class BackendError(RuntimeError):
+class BackendError(MachineError):
     """A physics back end that can't be used on this machine; the message says what is missing."""
 
 
@@ -50,7 +51,7 @@ class Engine(Protocol):
 
         Args:
             worlds: The worlds.
-            parts: `first_states.PHYSICS_PARTS`, each with N rows, of which those in the mask count.
+            parts: `rows.PHYSICS_PARTS`, each with N rows, of which those in the mask count.
         """
 
     def problem(self) -> Array | None:
@@ -75,4 +76,4 @@ class Engine(Protocol):
         """Copies one world's state into an `MjData` and computes what rendering needs."""
 
     def close(self) -> None:
-        """Releases threads and memory."""
+        """Releases threads and memory; nothing but `close` may be called afterwards."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_envs.arrays import Arrays
+from dexcompose_envs.checks import whole_number
+from dexcompose_envs.physics.workers import Workers, usable_cores
 from dexcompose_envs.scene import Scene
 from dexcompose_envs.timing import CONTROL_STEP, PHYSICS_STEPS_PER_CONTROL_STEP
 
@@ -28,15 +27,11 @@ _SPEC = int(
 )
 
 
-def usable_cores() -> int:
-    """CPU cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class MujocoCPU:
     """Steps N worlds on a thread pool; `mj_step` runs all physics steps of a control step without the interpreter.
+
+    A step that is interrupted or fails hasn't happened: worlds are stepped in copies of their states, which replace
+    them when all are done.
 
     See `physics.base.Engine` for the contract.
     """
@@ -50,51 +45,42 @@ class MujocoCPU:
             num_threads: CPU threads; default: as many as there are usable cores and worlds.
 
         Raises:
-            ValueError: If a count is below one.
+            UsageError: If a count is no whole number or below one.
         """
-        threads = min(usable_cores(), num_worlds) if num_threads is None else num_threads
-        if num_worlds < 1 or threads < 1:
-            raise ValueError(f"expected at least one world and one thread, got {num_worlds} and {threads}")
+        num_worlds = whole_number("num_worlds", num_worlds, 1)
+        threads = whole_number("num_threads", usable_cores() if num_threads is None else num_threads, 1)
         self.model = scene.model
         self.arrays = Arrays.numpy()
         self.num_worlds = num_worlds
         self.state_size = mujoco.mj_stateSize(self.model, _SPEC)
-        self._datas = [mujoco.MjData(self.model) for _ in range(min(threads, num_worlds))]
-        self._pool = ThreadPoolExecutor(len(self._datas)) if len(self._datas) > 1 else None
+        self._workers = Workers(self.model, min(threads, num_worlds))
         self._states = np.zeros((num_worlds, self.state_size))
         self.sensordata = np.zeros((num_worlds, self.model.nsensordata))
         nq, nv = self.model.nq, self.model.nv
         self._qpos, self._qvel = slice(1, 1 + nq), slice(1 + nq, 1 + nq + nv)
-        data = self._datas[0]
-        for world in range(num_worlds):
-            mujoco.mj_getState(self.model, data, self._states[world], _SPEC)
+        mujoco.mj_getState(self.model, self._workers.data, self._states[0], _SPEC)
+        self._states[1:] = self._states[0]
 
     def step(self, targets: NDArray[np.float64]) -> NDArray[np.bool_]:
         """See `Engine.step`."""
-        before = self._states[:, 0].copy()
-        if self._pool is None:
-            self._step_worlds(self._datas[0], targets, count())
-        else:
-            tickets = count()  # next() is atomic: each thread draws its next world
-            jobs = [self._pool.submit(self._step_worlds, data, targets, tickets) for data in self._datas]
-            for job in jobs:
-                job.result()
-        # MuJoCo resets a diverged simulation by itself, which sets its clock back.
-        diverged = np.abs(self._states[:, 0] - before - CONTROL_STEP) > 1e-6
-        return diverged | ~np.isfinite(self.sensordata).all(axis=1)
+        model, states, sensordata = self.model, self._states.copy(), self.sensordata.copy()
 
-    def _step_worlds(self, data: mujoco.MjData, targets: NDArray[np.float64], tickets: count[int]) -> None:
-        model, states, sensordata = self.model, self._states, self.sensordata
-        while (world := next(tickets)) < self.num_worlds:
+        def step_world(data: mujoco.MjData, world: int) -> None:
             mujoco.mj_setState(model, data, states[world], _SPEC)
             data.ctrl[:] = targets[world]
             mujoco.mj_step(model, data, PHYSICS_STEPS_PER_CONTROL_STEP)
             mujoco.mj_getState(model, data, states[world], _SPEC)
             sensordata[world] = data.sensordata
 
+        self._workers.run(self.num_worlds, step_world)
+        before, self._states, self.sensordata = self._states[:, 0], states, sensordata
+        # MuJoCo resets a diverged simulation by itself, which sets its clock back.
+        diverged = np.abs(states[:, 0] - before - CONTROL_STEP) > 1e-6
+        return diverged | ~np.isfinite(sensordata).all(axis=1)
+
     def write(self, worlds: NDArray[np.bool_], parts: Mapping[str, NDArray[np.float64]]) -> None:
         """See `Engine.write`."""
-        data = self._datas[0]
+        data = self._workers.data
         for world in np.flatnonzero(worlds):
             mujoco.mj_resetData(self.model, data)
             data.time = CONTROL_STEP  # never 0, to which MuJoCo sets the clock of a diverged world
@@ -135,5 +121,4 @@ class MujocoCPU:
 
     def close(self) -> None:
         """Ends the thread pool."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._workers.close()

@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from dexcompose_envs.arrays import Arrays, choose, to_numpy
+from dexcompose_envs.checks import whole_number
 from dexcompose_envs.observations import Array
 from dexcompose_envs.physics.base import BackendError
 from dexcompose_envs.physics.contact_capacity import ContactCapacity, measure_capacity
@@ -59,11 +60,10 @@ class MujocoWarp:
             capacity: Room for contacts; None: measured on closed hands.
 
         Raises:
-            ValueError: If the device's name or the number of worlds is none.
+            UsageError: If the device's name or the number of worlds is none.
             BackendError: If a package or the device is missing, too old or too small.
         """
-        if num_worlds < 1:
-            raise ValueError(f"expected at least one world, got {num_worlds}")
+        num_worlds = whole_number("num_worlds", num_worlds)
         self._warp, self._mjw = load_warp()
         self.device = check_device(device)
         self.arrays = Arrays.torch(self.device)

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass
 from importlib import metadata
 from typing import Any
 
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.physics.base import BackendError
 
 EXTRA = "pip install 'dexcompose[warp]'"
@@ -47,7 +48,7 @@ def check_device(name: str) -> Any:
 
     Raises:
         BackendError: If it doesn't exist, or torch or Warp can't use it.
-        ValueError: If that is no name of a device.
+        UsageError: If that is no name of a device.
     """
     import torch
     import warp
@@ -55,11 +56,11 @@ def check_device(name: str) -> Any:
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
-        raise ValueError(f"device is {name!r}; expected 'cuda', 'cuda:N' or 'cpu'") from None
+        raise UsageError(f"device is {name!r}; expected 'cuda', 'cuda:N' or 'cpu'") from None
     if device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise ValueError(f"device is {name!r}; expected 'cuda', 'cuda:N' or 'cpu'")
+        raise UsageError(f"device is {name!r}; expected 'cuda', 'cuda:N' or 'cpu'")
     slow = "device='cpu' works without one, for a handful of worlds"
     if not torch.cuda.is_available():
         build = torch.version.cuda or "none"

@@ -10,6 +10,7 @@ import mujoco
 from dexcompose_envs import hand
 from dexcompose_envs.scene.arena import add_arena
 from dexcompose_envs.scene.model_hash import model_hash
+from dexcompose_envs.scene.rendering import LARGEST
 from dexcompose_envs.scene.sensors import (
     OBJECT,
     SensorTable,
@@ -93,7 +94,7 @@ def _set_options(spec: mujoco.MjSpec) -> None:
     option.iterations = 20
     # With 20 line-search iterations a hard step now and then ended unsolved and kicked the held object by 2 to 6 mm.
     option.ls_iterations = 50
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = LARGEST
     spec.visual.quality.shadowsize = 4096
     spec.visual.quality.offsamples = 4
     spec.visual.map.znear = 0.01
