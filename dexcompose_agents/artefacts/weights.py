@@ -75,6 +75,11 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {name: value.to(torch.float32) for name, value in halves.items()}, json.loads(metadata["manifest"])
 
 
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """What identifies weights whatever file they are in: SHA-256 of names and values, first 16 hex digits."""
+    return _digest({name: tensor.detach().cpu().double() for name, tensor in tensors.items()})[:16]
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of names and contents."""
     digest = hashlib.sha256()

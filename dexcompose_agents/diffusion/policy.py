@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
-from dexcompose_agents.artefacts.weights import WeightsError, load_weights
+from dexcompose_agents.artefacts.weights import WeightsError, load_weights, weights_hash
 from dexcompose_agents.diffusion.config import EXECUTE_STEPS, NetworkConfig, Precision
 from dexcompose_agents.diffusion.dataset import OBSERVATION_CLIP, Normalizer, finger_inputs
 from dexcompose_agents.diffusion.sampler import ChunkSampler, SchedulerName
@@ -106,7 +106,7 @@ class DiffusionPolicy:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(f"weights and manifest of the diffusion policy don't fit together ({reason})") from error
-        self.manifest = dict(manifest)
+        self.manifest, self.weights_hash = dict(manifest), weights_hash(tensors)
         self._sampler = ChunkSampler(
             network.to(self.device), self.config, self.action_size, scheduler=scheduler,
             inference_steps=num_inference_steps, precision=precision,

@@ -9,6 +9,7 @@ from typing import Any
 from dexcompose_agents.rl.config import PPOConfig, require
 from dexcompose_agents.rl.learners import find_learner
 from dexcompose_agents.runtime.presets import GPU_PRESETS, check_preset
+from dexcompose_envs.skills import make_interaction
 
 BACKENDS = ("mujoco", "warp")
 
@@ -107,11 +108,11 @@ class StabiliserConfig(ResidualConfig):
 class ResidualBConfig(ResidualConfig):
     """Training of residual B (Eqs. 10-12 and 14)."""
 
-    bound_translation: float = 0.03
-    """beta_B of Eq. 10 for the wrist's position (m)."""
-    bound_rotation: float = 0.15
+    bound_translation: float | None = None
+    """beta_B of Eq. 10 for the wrist's position (m); None, as below: what the interaction skill says of itself."""
+    bound_rotation: float | None = None
     """beta_B for the wrist's Euler angles (rad)."""
-    bound_fingers: float = 0.2
+    bound_fingers: float | None = None
     """beta_B for the released fingers' joints (rad)."""
     alpha: float = 0.001
     """Weight of the squared residual (m and rad) in Eq. 14."""
@@ -130,7 +131,14 @@ class ResidualBConfig(ResidualConfig):
         """Refuses bounds that leave nothing to learn."""
         super().__post_init__()
         for name in ("bound_translation", "bound_rotation", "bound_fingers"):
-            require(getattr(self, name) >= 0.0, name, getattr(self, name), "a bound of at least 0")
+            bound = getattr(self, name)
+            require(bound is None or bound >= 0.0, name, bound, "a bound of at least 0, or None for the skill's")
+
+    def bounds(self, interaction: str) -> tuple[float, ...]:
+        """beta_B for an interaction skill: wrist position (m), wrist Euler angles (rad), finger joints (rad)."""
+        chosen = (self.bound_translation, self.bound_rotation, self.bound_fingers)
+        of_skill = make_interaction(interaction).RESIDUAL_BOUND
+        return tuple(own if mine is None else mine for mine, own in zip(chosen, of_skill, strict=True))
 
 
 _TINY = PPOConfig(num_envs=2, horizon=8, total_steps=32, epochs=1, minibatches=2, hidden=(16,), evaluate_every=2)

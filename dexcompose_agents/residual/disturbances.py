@@ -35,16 +35,6 @@ class Disturbance:
     phase: NDArray[np.int64]
     """`HOLD` until the release starts, `TRANSITION` while fingers open, then `INTERACT`, (T,)."""
 
-    def fingers(self, reference: Float64) -> Float64:
-        """Targets of the finger joints, were they released, (T, 22), rad.
-
-        Args:
-            reference: q_ref (22,), rad.
-        """
-        share = self.share[:, None]
-        low, high = hand.ACTION_LOW[hand.NUM_WRIST :], hand.ACTION_HIGH[hand.NUM_WRIST :]
-        return np.clip((1 - share) * reference + share * (hand.OPEN_FINGERS + self.motion), low, high)
-
 
 def wander(rng: np.random.Generator, steps: int, start: Float64, low: Float64, high: Float64, speed: float) -> Float64:
     """A smooth path through random waypoints, minimum-jerk from each to the next.

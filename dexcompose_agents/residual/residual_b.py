@@ -156,8 +156,8 @@ class ResidualBPolicy:
         return normalised(self._previous)
 
 
-def bound_of(config: ResidualBConfig) -> Tensor:
-    """beta_B (28,) of Eq. 10, m and rad: wrist position, wrist Euler angles, finger joints."""
-    translation, rotation, fingers = config.bound_translation, config.bound_rotation, config.bound_fingers
+def bound_of(config: ResidualBConfig, interaction: str) -> Tensor:
+    """beta_B (28,) of Eq. 10 for an interaction skill, m and rad."""
+    translation, rotation, fingers = config.bounds(interaction)
     beta = [translation] * 3 + [rotation] * 3 + [fingers] * hand.NUM_FINGER_JOINTS
-    return torch.tensor(beta, dtype=torch.float32)
+    return torch.tensor(beta, dtype=torch.float32, device="cpu")

@@ -13,7 +13,7 @@ from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
 from dexcompose_agents.runtime.tensors import Observation
-from dexcompose_envs import hand
+from dexcompose_envs import hand, parse_pair
 from dexcompose_envs.composition import Composer, CompositionTask, bounded, normalised
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
@@ -80,12 +80,13 @@ class ResidualBTask:
         sizes = {key: max(columns.stop for columns in terms.values()) for key, terms in layout.items()}
         self.observation_size = residual_b_size(sizes["task_b"], sizes["context"])
         self.action_size = hand.NUM_ACTIONS
-        self.bound = bound_of(config).to(device)
+        self.bound = bound_of(config, parse_pair(pair)[1]).to(device)
         self.composer = Composer(CompositionTask.of_env(self.worlds.env), mask, [base_policy], stabiliser)
         self._every_world = torch.ones(self.num_envs, dtype=torch.bool, device=device)
         self._previous = self.bound.new_zeros(self.num_envs, hand.NUM_ACTIONS)
         self._noise_seeds = torch.zeros(self.num_envs, dtype=torch.long, device=device)
 
+    @torch.no_grad()
     def reset(self, seed: int) -> Tensor:
         """New episodes in all worlds; features (N, d)."""
         obs = self.worlds.reset(seed)
@@ -93,6 +94,7 @@ class ResidualBTask:
         self._begin(obs, self._every_world)
         return self._look(obs)
 
+    @torch.no_grad()
     def step(self, action: Tensor) -> Step:
         """Executes residuals u (N, 28)."""
         nominal, config = self._nominal, self.config
@@ -115,7 +117,7 @@ class ResidualBTask:
         features = self._look(moved.obs)
         return Step(
             observation=features,
-            reward=reward - config.drop_penalty * lost,
+            reward=reward - config.drop_penalty * lost.float(),
             terminated=moved.terminated,
             truncated=moved.truncated,
             final_observation=features if final is None else torch.where(ended[:, None], final, features),

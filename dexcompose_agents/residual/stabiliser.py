@@ -13,6 +13,7 @@ from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.runtime.tensors import Observation, as_given, to_tensors
 from dexcompose_envs import hand
 from dexcompose_envs.composition import Layout, bounded, mask_arrays
+from dexcompose_envs.errors import FileError
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask
 
@@ -65,10 +66,10 @@ class StabiliserObserver:
             raise ValueError(f"the task's context lacks {', '.join(missing)}; expected a task with a held object")
         self._context = context
         self.num_envs = num_envs
-        self.joint_mask = torch.zeros(num_envs, hand.NUM_FINGER_JOINTS, device=device)
-        self.mask_bits = torch.zeros(num_envs, len(hand.FINGERS), device=device)
-        self.previous_residual = torch.zeros(num_envs, hand.NUM_FINGER_JOINTS, device=device)
-        self._start_distance = torch.zeros(num_envs, len(hand.FINGERS), device=device)
+        joints, fingers = (num_envs, hand.NUM_FINGER_JOINTS), (num_envs, len(hand.FINGERS))
+        # Never written to, so they may share their numbers.
+        self.joint_mask = self.previous_residual = torch.zeros(joints, dtype=torch.float32, device=device)
+        self.mask_bits = self._start_distance = torch.zeros(fingers, dtype=torch.float32, device=device)
 
     def begin(self, obs: Observation, started: Tensor, joint_mask: Tensor, mask_bits: Tensor) -> None:
         """Starts episodes in some worlds.
@@ -85,10 +86,6 @@ class StabiliserObserver:
         self.previous_residual = torch.where(rows, 0.0, self.previous_residual)
         self._start_distance = torch.where(rows, self._term(obs, "fingertip_distance"), self._start_distance)
 
-    def reference(self, obs: Observation) -> Tensor:
-        """q_ref (N, 22), normalised."""
-        return self._term(obs, "reference")
-
     def features(self, obs: Observation, base_action: Tensor, phase: Tensor | None = None) -> Tensor:
         """Features (N, `FEATURE_SIZE`) in the order of `FEATURES`.
 
@@ -102,7 +99,7 @@ class StabiliserObserver:
         fingers = slice(hand.NUM_WRIST, hand.NUM_ACTIONS)
         position = obs["task_a"][:, : hand.NUM_ACTIONS]
         velocity = self._term(obs, "joint_velocity")
-        reference = self.reference(obs)
+        reference = self._term(obs, "reference")
         contact = (self._term(obs, "finger_contact") > FORCE_SCALE * CONTACT_FORCE).float()
         parts = [
             (position[:, fingers] - reference) * preserved,
@@ -145,18 +142,41 @@ class StabiliserPolicy:
         self._observer: StabiliserObserver | None = None
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> StabiliserPolicy:
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        skill: str | None = None,
+        mask: FingerMask | None = None,
+        model_hash: str | None = None,
+    ) -> StabiliserPolicy:
         """Reads a stabiliser to a device.
 
+        Args:
+            path: The file.
+            device: Where it computes.
+            skill: Retention skill that it must belong to; None: any, as for the others.
+            mask: Preserved fingers that it must have been trained with.
+            model_hash: Physics model that it must have been trained on.
+
         Raises:
-            ValueError: If the file holds another kind of policy.
-            WeightsError: If the file is missing, truncated or corrupt.
+            FileError: If the file is missing, truncated, corrupt, or made for something else.
         """
         network, manifest = ActorCritic.load(path)
-        if manifest.get("kind") != "stabiliser":
-            raise ValueError(f"{path} holds a {manifest.get('kind', 'policy of unknown kind')}; expected a stabiliser")
+        expected = {"kind": "stabiliser", "skill": skill, "model_hash": model_hash}
+        for name, value in expected.items():
+            if value is not None and manifest.get(name) != value:
+                raise FileError(f"'{path}' has {name} {manifest.get(name)!r}; expected a {name} of {value!r}")
         masks = [FingerMask.parse(text) for text in manifest["masks"]]
+        if mask is not None and mask not in masks:
+            raise FileError(f"'{path}' was trained with {', '.join(map(str, masks))}; expected a stabiliser of {mask}")
         return cls(network.to(device), bound=manifest["bound"], masks=masks, skill=manifest["skill"])
+
+    @property
+    def weights_hash(self) -> str:
+        """Identifies its weights, whatever file they came from."""
+        return self._policy.weights_hash
 
     @property
     def device(self) -> torch.device:
@@ -168,6 +188,9 @@ class StabiliserPolicy:
         masks = [str(mask) for mask in self.masks]
         network.save(path, {"kind": "stabiliser", "skill": self.skill, "masks": masks, "bound": self.bound, **facts})
 
+    # What it remembers outlives the call: plain tensors, also for a caller in inference mode.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def reset(self, obs: Mapping[str, Any], layout: Layout, started: Any, mask: FingerMask) -> None:
         """Starts episodes in some worlds; the first call fixes the number of worlds N.
 
@@ -183,6 +206,8 @@ class StabiliserPolicy:
         preserved = mask_arrays(mask, started)
         self._observer.begin(to_tensors(obs, self.device), started, preserved.joints, preserved.bits)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def act(self, obs: Mapping[str, Any], base_action: Any) -> Any:
         """dq_A (N, 22) of Eq. 7, rad, zero on released fingers, within the bound; of the kind of `base_action`.
 

@@ -35,7 +35,7 @@ class StabiliserTask:
 
     The action u (N, 22) moves the targets of the preserved fingers: `q_A = q_ref + mbar * beta_A * tanh(u)`. An
     episode ends when the object is lost, or is cut off after `episode_steps`. With u = 0 this is the base arm: the
-    reference hold under the same disturbance.
+    reference hold under the same disturbance. A world that diverges is left out of learning; it counts as not held.
 
     The e-th episode of world i after `reset(seed)` picks its disturbance and mask by a hash of (seed + i, e), so the
     host has nothing to draw while episodes run.
@@ -82,10 +82,11 @@ class StabiliserTask:
         self._joint_masks = torch.stack([mask.joints for mask in masks])
         self._mask_bits = torch.stack([mask.bits for mask in masks])
         self._world_seed, self._episode, self._pick, self._time = torch.zeros(4, n, dtype=torch.long, device=device)
-        self._distance_sum = torch.zeros(n, device=device)
-        self._hold = torch.zeros(n, hand.NUM_ACTIONS, device=device)
+        self._distance_sum = torch.zeros(n, dtype=torch.float32, device=device)
+        self._hold = torch.zeros(n, hand.NUM_ACTIONS, dtype=torch.float32, device=device)
         self._base, self._phase = self._bank.command(self._pick, self._time, self._hold)
 
+    @torch.no_grad()
     def reset(self, seed: int) -> Tensor:
         """New episodes in all worlds; features (N, d)."""
         self._world_seed = seed + torch.arange(self.num_envs, device=self.device)
@@ -94,6 +95,7 @@ class StabiliserTask:
         self._begin(obs, self._every_world)
         return self._features(obs)
 
+    @torch.no_grad()
     def step(self, action: Tensor) -> Step:
         """Executes residuals u (N, 22)."""
         observer, config = self._observer, self.config
@@ -102,11 +104,12 @@ class StabiliserTask:
 
         unstable = moved.flag("unstable")
         distance = -moved.number("reward_terms/retention")
-        lost = moved.terminated & ~unstable
+        lost = moved.terminated
         self._time = self._time + 1
         self._distance_sum = self._distance_sum + distance
         metrics = {"held": ~lost & ~unstable, "distance": self._distance_sum / self._time, "steps": self._time}
-        reward = config.reward_scale * retention_reward(distance, residual, config.alpha) - config.drop_penalty * lost
+        reward = config.reward_scale * retention_reward(distance, residual, config.alpha)
+        reward = reward - config.drop_penalty * lost.float()
 
         observer.previous_residual = residual
         self._base, self._phase = self._bank.command(self._pick, self._time, self._hold)
@@ -117,7 +120,7 @@ class StabiliserTask:
         return Step(
             observation=features,
             reward=reward,
-            terminated=moved.terminated,
+            terminated=lost,
             truncated=moved.truncated,
             final_observation=features if final is None else final,
             valid=~unstable,

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
+from dexcompose_agents.residual.config import ResidualBConfig, ResidualConfig, StabiliserConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
-from dexcompose_agents.rl.ppo import PPO, ProgressCallback
+from dexcompose_agents.rl.actor_critic import ActorCritic
+from dexcompose_agents.rl.learners import find_learner
+from dexcompose_agents.rl.ppo import ProgressCallback
 from dexcompose_envs import __version__, parse_pair
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.held_states import COLUMNS, HeldStateLibrary
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.scene import build_scene
 
 if TYPE_CHECKING:
     from dexcompose_agents.diffusion.policy import BasePolicy
@@ -34,7 +40,7 @@ def train_stabiliser(
     max_minutes: float | None = None,
     **env_options: Any,
 ) -> StabiliserPolicy:
-    """Trains stabiliser A of a retention skill; resumes if `out` holds a checkpoint.
+    """Trains stabiliser A of a retention skill, or goes on if `out` holds a checkpoint of just this training.
 
     Args:
         skill: Such as "GraspBall".
@@ -48,18 +54,14 @@ def train_stabiliser(
         The best policy of all evaluations, as written to the file, on the CPU.
 
     Raises:
+        FileError: If `out` belongs to another training.
         TrainingPaused: After `max_minutes`; the same call goes on from there.
     """
-    out = Path(out)
     task = StabiliserTask(skill, config, **env_options)
-    try:
-        ppo = PPO(task, config.ppo, out=out, score=STABILISER_SCORE, progress=progress)
-        network = ppo.train(max_minutes)
-    finally:
-        task.close()
+    identity = {"trains": "stabiliser", "skill": skill, "options": _plain(env_options)}
+    network, facts = _train(task, config, out, STABILISER_SCORE, identity, progress, max_minutes)
+    path = Path(out) / "stabiliser.safetensors"
     masks = [FingerMask.parse(text) for text in config.masks]
-    path = out / "stabiliser.safetensors"
-    facts = _facts(config, ppo, build_scene(skill).model_hash)
     StabiliserPolicy(network, bound=config.bound, masks=masks, skill=skill).save(path, network, **facts)
     return StabiliserPolicy.load(path)
 
@@ -76,12 +78,12 @@ def train_residual_b(
     max_minutes: float | None = None,
     **env_options: Any,
 ) -> ResidualBPolicy:
-    """Trains residual B of a pair on top of frozen pi_B and stabiliser A; resumes if `out` holds a checkpoint.
+    """Trains residual B on top of frozen pi_B and stabiliser A, or goes on as `train_stabiliser` does.
 
     Args:
         pair: Such as "GraspBall-PushButton".
         mask: Preserved fingers m*.
-        base_policy: pi_B; best on `config.env_device`.
+        base_policy: pi_B; best on `config.env_device`. It is known by its `weights_hash`, or else by its class.
         stabiliser: pi_res_A on `config.env_device`, or None.
         config: Settings.
         out: Folder for `residual_b.safetensors`, checkpoint and logs.
@@ -93,32 +95,72 @@ def train_residual_b(
         The best policy of all evaluations, as written to the file, on the CPU.
 
     Raises:
+        UsageError: If the stabiliser is another skill's.
+        FileError: If `out` belongs to another training.
         TrainingPaused: After `max_minutes`; the same call goes on from there.
     """
-    out = Path(out)
+    if stabiliser is not None and stabiliser.skill != parse_pair(pair)[0]:
+        raise UsageError(f"the stabiliser is {stabiliser.skill}'s; expected that of {parse_pair(pair)[0]}")
     task = ResidualBTask(pair, mask, base_policy, stabiliser, config, **env_options)
-    try:
-        ppo = PPO(task, config.ppo, out=out, score=RESIDUAL_B_SCORE, progress=progress)
-        network = ppo.train(max_minutes)
-    finally:
-        task.close()
-    path = out / "residual_b.safetensors"
-    policy = ResidualBPolicy(network, bound=task.bound, mask=mask, pair=pair)
-    policy.save(path, network, **_facts(config, ppo, build_scene(*parse_pair(pair)).model_hash))
+    identity = {
+        "trains": "residual_b",
+        "pair": pair,
+        "mask": str(mask),
+        "bound": task.bound.tolist(),
+        "base_policy": getattr(base_policy, "weights_hash", type(base_policy).__name__),
+        "stabiliser": None if stabiliser is None else {"weights": stabiliser.weights_hash, "bound": stabiliser.bound},
+        "options": _plain(env_options),
+    }
+    network, facts = _train(task, config, out, RESIDUAL_B_SCORE, identity, progress, max_minutes)
+    path = Path(out) / "residual_b.safetensors"
+    ResidualBPolicy(network, bound=task.bound, mask=mask, pair=pair).save(path, network, **facts)
     return ResidualBPolicy.load(path)
 
 
-def _facts(config: StabiliserConfig | ResidualBConfig, ppo: PPO, model_hash: str) -> dict[str, Any]:
-    """What made a policy and how it compared with no residual at all."""
-    best = max(ppo.evaluations, key=lambda row: tuple(row[f"composed_{name}"] for name in ppo.score))
-    return {
+def _train(
+    task: StabiliserTask | ResidualBTask,
+    config: ResidualConfig,
+    out: str | Path,
+    score: tuple[str, ...],
+    identity: Mapping[str, Any],
+    progress: ProgressCallback | None,
+    max_minutes: float | None,
+) -> tuple[ActorCritic, dict[str, Any]]:
+    """The best network, and what made it and how it compared with no residual at all; closes the task."""
+    try:
+        env = task.worlds.env.unwrapped
+        settings = {name: value for name, value in asdict(config).items() if name not in ("ppo", "num_threads")}
+        origin = {"config": settings, "model_hash": env.model_hash, "held_states": _content_hash(env.held_library)}
+        learner = find_learner(config.learner)(
+            task, config.ppo, out=out, score=score, progress=progress, identity={**identity, **origin}
+        )
+        network = learner.train(max_minutes)
+    finally:
+        task.close()
+    device = learner.device
+    return network, {
         "config": asdict(config),
         "backend": config.backend,
-        "device": torch.cuda.get_device_name(ppo.device) if ppo.device.type == "cuda" else ppo.device.type,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "env_version": __version__,
-        "model_hash": model_hash,
-        "iterations": ppo.iteration,
-        "steps": ppo.iteration * config.ppo.horizon * config.ppo.num_envs,
-        "seconds": round(ppo.seconds, 1),
-        "evaluation": {name: round(value, 5) for name, value in best.items()},
+        "model_hash": origin["model_hash"],
+        "held_states": origin["held_states"],
+        "iterations": learner.iteration,
+        "steps": learner.iteration * config.ppo.horizon * config.ppo.num_envs,
+        "seconds": round(learner.seconds, 1),
+        "evaluation": {name: round(value, 5) for name, value in learner.best_evaluation().items()},
     }
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of an environment that decide what is learned, by their texts; the library is known by its content."""
+    return {name: str(value) for name, value in options.items() if name not in ("held_states", "num_threads")}
+
+
+def _content_hash(library: HeldStateLibrary) -> str:
+    """SHA-256 of the states, first 16 hex digits."""
+    digest = hashlib.sha256()
+    for name in COLUMNS:
+        column = getattr(library, name)
+        digest.update(name.encode() + (b"" if column is None else np.ascontiguousarray(column).tobytes()))
+    return digest.hexdigest()[:16]

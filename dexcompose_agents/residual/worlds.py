@@ -9,7 +9,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor
 
-from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
+from dexcompose_agents.residual.config import ResidualConfig
 from dexcompose_agents.runtime.devices import find_device
 from dexcompose_agents.runtime.tensors import Observation, to_tensors
 from dexcompose_envs.composition import Layout
@@ -55,9 +55,7 @@ class TensorWorlds:
         self.layout: Layout = env.unwrapped.layout
 
     @classmethod
-    def make(
-        cls, env_id: str, num_envs: int, config: StabiliserConfig | ResidualBConfig, **options: Any
-    ) -> TensorWorlds:
+    def make(cls, env_id: str, num_envs: int, config: ResidualConfig, **options: Any) -> TensorWorlds:
         """Makes an environment on the backend and the device of the settings."""
         if config.backend == "mujoco":
             options["num_threads"] = config.num_threads

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexcompose_agents.artefacts.weights import load_weights, save_weights
+from dexcompose_agents.artefacts.weights import load_weights, save_weights, weights_hash
 from dexcompose_agents.rl.normalizer import RunningNormalizer
 from dexcompose_envs.errors import FileError
 
@@ -170,8 +170,14 @@ class DeterministicPolicy:
         network: The trained network; a copy in double precision is kept.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, network: ActorCritic) -> None:
         self.network = copy.deepcopy(network).double().eval()
+
+    @property
+    def weights_hash(self) -> str:
+        """See `artefacts.weights.weights_hash`."""
+        return weights_hash(self.network.state_dict())
 
     @property
     def device(self) -> torch.device:

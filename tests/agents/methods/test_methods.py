@@ -165,7 +165,7 @@ def random_weights(mask: FingerMask, folder: Path) -> dict[str, Path]:
     paths = {role: folder / f"{role}.safetensors" for role in ("stabiliser", "residual")}
     stabiliser = StabiliserPolicy(networks[0], bound=0.1, masks=[mask], skill="GraspBall")
     stabiliser.save(paths["stabiliser"], networks[0])
-    residual = ResidualBPolicy(networks[1], bound=bound_of(ResidualBConfig()), mask=mask, pair=PAIR)
+    residual = ResidualBPolicy(networks[1], bound=bound_of(ResidualBConfig(), "PushButton"), mask=mask, pair=PAIR)
     residual.save(paths["residual"], networks[1])
     return paths
 

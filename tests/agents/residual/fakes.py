@@ -79,8 +79,9 @@ class TensorEnv:
 
     def __init__(self, env):
         self.env, self.device = env, torch.device("cpu")
-        for name in ("layout", "retention", "task_keys", "interaction_starts", "interaction_offsets"):
-            setattr(self, name, getattr(env.unwrapped, name))
+
+    def __getattr__(self, name):
+        return getattr(self.env.unwrapped, name)
 
     @property
     def unwrapped(self):

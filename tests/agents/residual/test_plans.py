@@ -35,24 +35,21 @@ def test_wander_keeps_speed_and_range(seed):
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS)
 def test_disturbance_starts_at_rest_and_respects_limits(seed):
-    rng = np.random.default_rng(seed)
     config = DisturbanceConfig()
-    low, high = hand.ACTION_LOW[6:], hand.ACTION_HIGH[6:]
-    reference = rng.uniform(low, high)
-    drawn = draw_disturbance(rng, 151, config)
-    fingers = drawn.fingers(reference)
+    drawn = draw_disturbance(np.random.default_rng(seed), 151, config)
     assert drawn.wrist.shape == (151, 6)
     assert np.allclose(drawn.wrist[0], 0.0)
     jitter = 6 * config.jitter_translation
     assert np.abs(drawn.wrist[:, :3]).max() <= config.translation + jitter
     assert drawn.wrist[:, 2].min() >= -config.descent - jitter
     assert drawn.wrist[:, 4].max() <= config.pitch + config.rotation / 2 + 6 * config.jitter_rotation
-    assert ((fingers >= low) & (fingers <= high)).all()
-    assert np.allclose(fingers[0], reference)
+    assert drawn.share[0] == 0.0 and (np.diff(drawn.share) >= 0).all() and drawn.share[-1] == 1.0
     assert (np.diff(drawn.phase) >= 0).all()
     assert drawn.phase[-1] == INTERACT
     opened = int(np.argmax(drawn.phase == INTERACT))
-    assert np.allclose(fingers[opened], np.clip(hand.OPEN_FINGERS, low, high), atol=1e-9)
+    assert drawn.share[opened] == 1.0
+    assert (drawn.motion[: opened + 1] == 0.0).all()
+    assert (drawn.motion[-1] != 0.0).all()
 
 
 @settings(max_examples=20, deadline=None)
@@ -63,7 +60,9 @@ def test_bank_commands_what_was_drawn(seed):
     holds = np.random.default_rng(seed).uniform(hand.ACTION_LOW, hand.ACTION_HIGH, (2, 28))
     for pick, hold in enumerate(holds):
         drawn = draw_disturbance(np.random.default_rng([seed, pick]), steps, config)
-        targets = np.concatenate([hold[:6] + drawn.wrist, drawn.fingers(hold[6:])], axis=1)
+        share = drawn.share[:, None]
+        fingers = (1 - share) * hold[6:] + share * (hand.OPEN_FINGERS + drawn.motion)
+        targets = np.concatenate([hold[:6] + drawn.wrist, fingers], axis=1)
         normalised = torch.tensor(hand.normalize(hold), dtype=torch.float32).expand(steps, 28)
         command, phase = bank.command(torch.full((steps,), pick), torch.arange(steps), normalised)
         np.testing.assert_allclose(command, np.clip(hand.normalize(targets), -1, 1), atol=2e-6)

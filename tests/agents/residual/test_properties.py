@@ -47,7 +47,7 @@ def test_stabiliser_stays_in_its_bound_and_off_released_fingers(mask, seed, scal
 @settings(max_examples=40, deadline=None)
 @given(mask=MASKS, seed=SEEDS, scale=SCALES, step=st.integers(0, 60))
 def test_residual_b_stays_in_its_bound_and_off_preserved_fingers(mask, seed, scale, step):
-    bound = bound_of(ResidualBConfig())
+    bound = bound_of(ResidualBConfig(), "PushButton")
     obs = observation(np.random.default_rng(seed), 2, scale=10.0)
     nominal = composer_at(mask, obs, step).nominal(obs)
     size = residual_b_features(obs, nominal, mask, torch.zeros(2, 28)).shape[1]

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig, residual_b_preset, stabiliser_preset
-from dexcompose_agents.residual.residual_b import ResidualBPolicy
+from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_features
 from dexcompose_agents.residual.residual_b_task import ResidualBTask, composite_reward
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention_reward
@@ -15,10 +16,12 @@ from dexcompose_agents.residual.training import train_residual_b, train_stabilis
 from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_agents.rl.ppo import TrainingPaused
 from dexcompose_agents.rl.rollout import RolloutEnv
+from dexcompose_envs.composition import Nominal
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.ownership import FingerMask
 
 from ...host_reads import HostReads
-from .fakes import RepeatingPolicy, TensorEnv, network
+from .fakes import RepeatingPolicy, TensorEnv, every, network, observation
 
 MASK = FingerMask.parse("TH+MF+RF+LF")
 PAIR = "GraspBall-PushButton"
@@ -136,6 +139,97 @@ def test_train_stabiliser_writes_a_policy(tmp_path):
     assert again.bound == trained.bound
     with pytest.raises(ValueError, match="expected a residual_b"):
         ResidualBPolicy.load(tmp_path / "stabiliser.safetensors")
+
+
+def test_a_folder_belongs_to_one_stabiliser(tmp_path):
+    config = stabiliser_preset("test")
+    train_stabiliser("GraspBall", config, tmp_path)
+    before = (tmp_path / "stabiliser.safetensors").read_bytes()
+    ppo = replace(config.ppo, learning_rate=1e-3)
+    others = [
+        ("PickStick", config, "skill is 'GraspBall' there, 'PickStick' here"),
+        ("GraspBall", replace(config, masks=("TH+FF",)), r"config\.masks is \['TH\+MF\+RF\+LF'\] there"),
+        ("GraspBall", replace(config, alpha=0.1), r"config\.alpha is 0\.001 there, 0\.1 here"),
+        ("GraspBall", replace(config, ppo=ppo), r"ppo\.learning_rate is 0\.0003 there"),
+    ]
+    for skill, settings, message in others:
+        with pytest.raises(FileError, match=message):
+            train_stabiliser(skill, settings, tmp_path)
+    with pytest.raises(FileError, match=r"options\.held_split is None there, 'test' here"):
+        train_stabiliser("GraspBall", config, tmp_path, held_split="test")
+    assert (tmp_path / "stabiliser.safetensors").read_bytes() == before
+    train_stabiliser("GraspBall", replace(config, num_threads=1), tmp_path)
+
+
+def test_a_folder_belongs_to_one_residual_b(tmp_path):
+    config, options = residual_b_preset("test"), {"max_episode_steps": 55}
+
+    def stabiliser(seed, skill="GraspBall"):
+        return StabiliserPolicy(network(seed, FEATURE_SIZE, 22, 0.05), bound=0.05, masks=[MASK], skill=skill)
+
+    class OtherPolicy(RepeatingPolicy):
+        weights_hash = "0123"
+
+    train_residual_b(PAIR, MASK, RepeatingPolicy(), stabiliser(1), config, tmp_path, **options)
+    others = [
+        (FingerMask.parse("TH+FF"), RepeatingPolicy(), stabiliser(1), config, r"mask is 'TH\+MF\+RF\+LF' there"),
+        (MASK, OtherPolicy(), stabiliser(1), config, "base_policy is 'RepeatingPolicy' there, '0123' here"),
+        (MASK, RepeatingPolicy(), stabiliser(2), config, r"stabiliser\.weights is"),
+        (MASK, RepeatingPolicy(), None, config, r"stabiliser is \{.*\} there, None here"),
+        (MASK, RepeatingPolicy(), stabiliser(1), replace(config, bound_fingers=0.1), "bound is"),
+    ]
+    for mask, policy, helper, settings, message in others:
+        with pytest.raises(FileError, match=message):
+            train_residual_b(PAIR, mask, policy, helper, settings, tmp_path, **options)
+    with pytest.raises(UsageError, match="the stabiliser is PickStick's; expected that of GraspBall"):
+        train_residual_b(PAIR, MASK, RepeatingPolicy(), stabiliser(1, "PickStick"), config, tmp_path, **options)
+
+
+def test_residual_b_is_told_its_last_residual(monkeypatch):
+    beta, tanh = bound_of(ResidualBConfig(), "PushButton"), 0.4621172  # of 0.5
+    assert beta.tolist() == pytest.approx([0.03] * 3 + [0.15] * 3 + [0.2] * 22)
+    last = torch.where(torch.tensor(MASK.action_mask_b()), beta * tanh, 0.0)
+    # In training: 50 steps of hold and transition, in which the residual is none, then the interaction.
+    task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test"))
+    task.reset(3)
+    half = torch.full((2, 28), 0.5)
+    seen = [task.step(half).observation[:, -28:] for _ in range(51)]
+    task.close()
+    assert (seen[49] == 0.0).all()
+    torch.testing.assert_close(seen[50], last.expand(2, 28))
+    # In deployment.
+    obs = observation(np.random.default_rng(0), 2)
+    nominal = Nominal(torch.zeros(2, 28), every(2))
+    size = residual_b_features(obs, nominal, MASK, torch.zeros(2, 28)).shape[1]
+    policy = ResidualBPolicy(network(0, size, 28, 0.3), bound=beta, mask=MASK, pair=PAIR)
+    seen.clear()
+    monkeypatch.setattr(policy._policy.network, "mean", lambda features: seen.append(features[:, -28:]) or half)
+    policy.reset(every(2))
+    policy.act(obs, nominal)
+    policy.act(obs, nominal)
+    policy.reset(torch.tensor([True, False]))
+    policy.act(obs, nominal)
+    zero = torch.zeros(28)
+    expected = [torch.stack(rows) for rows in ((zero, zero), (last, last), (zero, last))]
+    torch.testing.assert_close(torch.stack(seen).float(), torch.stack(expected))
+
+
+def test_a_composite_that_breaks_down_is_left_out(monkeypatch):
+    task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test"))
+    task.reset(3)
+    moves = task.worlds.step
+
+    def first_diverges(action):
+        moved, first = moves(action), torch.tensor([True, False])
+        facts = {**moved.facts, "unstable": first.numpy(), "task_a_held": ~first.numpy()}
+        return moved._replace(truncated=first, facts=facts)
+
+    monkeypatch.setattr(task.worlds, "step", first_diverges)
+    step = task.step(torch.zeros(2, 28))
+    task.close()
+    assert step.left_out.tolist() == [True, False]
+    assert step.metrics["held"].tolist() == [False, True]
+    assert (step.reward > -1.0).all(), "no penalty: 5 for a drop"
 
 
 def test_train_residual_b_learns_from_interaction_only(tmp_path):
