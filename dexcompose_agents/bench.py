@@ -19,8 +19,6 @@ from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_envs import pair_names, parse_pair
 from dexcompose_envs.files import lock_folder
 
-__all__ = ["DEFAULT_METHODS", "BenchConfig", "run_bench"]
-
 DEFAULT_METHODS = ("frozen", "zero-shot", "dexcompose")
 
 MethodMaker = Callable[..., CompositionMethod]
@@ -94,17 +92,10 @@ def run_bench(
             for method in methods[pair]:
                 with progress_bar(f"{pair}  {method.name}") as advance:
                     evaluate(
-                        pair,
-                        method,
-                        seeds=config.seeds,
-                        rollouts=config.rollouts,
-                        num_envs=config.num_envs,
-                        backend=config.backend,
-                        device=config.device,
-                        out=config.out,
-                        progress=advance,
+                        pair, method, seeds=config.seeds, rollouts=config.rollouts, num_envs=config.num_envs,
+                        backend=config.backend, device=config.device, out=config.out, progress=advance,
                         **evaluate_options,
-                    )
+                    )  # fmt: skip
         if config.videos != "none":
             filmed = pairs if config.videos == "all" else pairs[:1]
             _film(config.out, [(pair, method) for pair in filmed for method in methods[pair]], console)

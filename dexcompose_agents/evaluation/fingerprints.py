@@ -16,8 +16,6 @@ from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import parse_pair
 
-__all__ = ["environment_fingerprint", "run_config"]
-
 _OWN_SOURCES = (("dexcompose_agents", "composition"), ("dexcompose_agents", "methods"))
 
 
@@ -52,14 +50,13 @@ def run_config(
     describe = getattr(method, "describe", None)
     made = describe() if describe is not None else {name: repr(value) for name, value in sorted(options.items())}
     try:
-        made = json.loads(json.dumps(made, allow_nan=False))
+        made = json.loads(json.dumps({**made}, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise EvaluationError(f"describe() of method '{method.name}' can't be written as JSON: {error}") from None
-    if not isinstance(made, dict):
-        raise EvaluationError(f"describe() of method '{method.name}' returned {made!r}, expected a dict")
+        raise EvaluationError(f"describe() of method '{method.name}' gives no dict for JSON: {error}") from None
+    env = {key: value if isinstance(value, (str, int, float)) else repr(value) for key, value in env.items()}
     return {
         "pair": pair,
-        "env": dict(env),
+        "env": env,
         "method": {**made, "name": method.name, "source": _class_source(type(method)), "composition": _own_source()},
         "episode_seed": "2**30 + seed * 2**17 + rollout",
         "mujoco": metadata.version("mujoco"),

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -20,17 +21,6 @@ from typing import Any
 
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import atomic_write
-
-__all__ = [
-    "MANIFEST_FILE",
-    "EvaluationError",
-    "Manifest",
-    "config_hash",
-    "machine_info",
-    "read_json",
-    "software_versions",
-    "write_json",
-]
 
 MANIFEST_FILE = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -51,28 +41,21 @@ def software_versions() -> dict[str, str]:
     """Versions of Python and of the packages that an outcome depends on; a package that is absent is left out."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def machine_info() -> dict[str, Any]:
     """CPU model, number of usable cores and operating system of this machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cpu = names[0] if names else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu_model(), "cores": cores or 1, "system": f"{platform.system()} {platform.machine()}"}
+    return {"cpu": cpu, "cores": cores or 1, "system": f"{platform.system()} {platform.machine()}"}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -84,77 +67,40 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, schema: Any) -> dict[str, Any]:
-    """A JSON object that has at least the fields of ``schema``.
-
-    A schema is a type (``float`` stands for a finite number of at least 0, ``int`` for a whole one of at least 1), a
-    dict of fields, ``[schema]`` for a list, or ``{"*": schema}`` for an object with any names.
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
 
     Raises:
-        FileError: If there is something else; the message names the file and the field.
+        FileError: If it can't be read, isn't JSON, or holds NaN or infinity.
     """
 
     def refuse(constant: str) -> None:
         raise ValueError(f"it holds {constant}")
 
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-        _check_schema(content, schema, "")
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
     except OSError as error:
         raise FileError(f"cannot read '{path}' ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise FileError(f"'{path}' is not what 'dexcompose' writes: {reason}") from None
-    return content
+        raise FileError(f"'{path}' is not JSON: {error}") from None
 
 
-_EXPECTED = {
-    dict: "an object",
-    list: "a list",
-    str: "text",
-    int: "a whole number of at least 1",
-    float: "a number of at least 0",
-}
-
-
-def _check_schema(value: Any, schema: Any, where: str) -> None:
-    kind = schema if isinstance(schema, type) else type(schema)
-    accepted = (int, float) if kind is float else kind
-    fits = isinstance(value, accepted) and not isinstance(value, bool)
-    if fits and kind is int:
-        fits = value >= 1
-    if fits and kind is float:
-        fits = math.isfinite(value) and value >= 0
-    if not fits:
-        raise ValueError(f"{where or 'the whole'} is {_shortened(value)}, expected {_EXPECTED[kind]}")
-    if isinstance(schema, list):
-        for index, item in enumerate(value):
-            _check_schema(item, schema[0], f"{where}[{index}]")
-    if isinstance(schema, dict):
-        for name in value if "*" in schema else schema:
-            if name not in value:
-                raise ValueError(f"{f'{where}.' if where else ''}{name} is missing")
-            _check_schema(value[name], schema.get("*", schema.get(name)), f"{where}.{name}" if where else name)
-
-
-def _shortened(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-_SCHEMA = {
-    "format": int,
-    "runs": {
-        "*": {
-            "config": {"pair": str, "method": {"name": str}},
-            "config_hash": str,
-            "plan": {"seeds": int, "rollouts": int, "num_envs": int},
-            "wall_time_s": float,
-            "versions": {"*": str},
-            "machine": {"cpu": str, "cores": int, "system": str},
-        }
-    },
-}
+def _checked(key: str, entry: Any) -> dict[str, Any]:
+    """A run of a manifest; raises whatever error comes of it not being one."""
+    config, plan, machine, seconds = entry["config"], entry["plan"], entry["machine"], entry["wall_time_s"]
+    numbers = [plan["seeds"], plan["rollouts"], plan["num_envs"], machine["cores"]]
+    texts = [machine["cpu"], machine["system"], *entry["versions"].values()]
+    if not all(type(number) is int and number >= 1 for number in numbers):
+        raise ValueError("a number of seeds, rollouts, num_envs or cores is not a whole number of at least 1")
+    if type(seconds) not in (int, float) or not 0.0 <= seconds < math.inf:
+        raise ValueError(f"wall_time_s is {seconds!r}, expected a number of at least 0")
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a version, or the machine, is not text")
+    if key.split("/")[:2] != [config["pair"], config["method"]["name"]] or key.count("/") != 2:
+        raise ValueError("it has the configuration of another run")
+    if entry["config_hash"] != config_hash(config):
+        raise ValueError("its configuration does not fit its hash")
+    return dict(entry)
 
 
 @dataclass
@@ -177,16 +123,14 @@ class Manifest:
         path = folder / MANIFEST_FILE
         if not path.exists():
             return cls()
-        content = read_json(path, _SCHEMA)
-        if content["format"] != MANIFEST_FORMAT:
-            raise FileError(f"'{path}' has format {content['format']}, expected {MANIFEST_FORMAT}")
-        for key, entry in content["runs"].items():
-            config = entry["config"]
-            if key.split("/")[:2] != [config["pair"], config["method"]["name"]] or key.count("/") != 2:
-                raise FileError(f"'{path}': run {key} has the configuration of another run")
-            if entry["config_hash"] != config_hash(config):
-                raise FileError(f"'{path}': the configuration of run {key} does not fit its hash")
-        return cls(runs=content["runs"])
+        content, key = read_json(path), ""
+        try:
+            if content["format"] != MANIFEST_FORMAT:
+                raise ValueError(f"it has format {content['format']!r}, expected {MANIFEST_FORMAT}")
+            return cls({(key := name): _checked(name, entry) for name, entry in content["runs"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise FileError(f"'{path}' is not a manifest: {f'run {key!r}: ' if key else ''}{what}") from None
 
     def save(self, folder: Path) -> None:
         """Write ``folder/manifest.json`` atomically."""

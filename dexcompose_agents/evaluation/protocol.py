@@ -7,7 +7,6 @@ methods and pairs run the same episode seeds, so methods can be compared in pair
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,32 +20,22 @@ from numpy.typing import NDArray
 from dexcompose_agents.evaluation.fingerprints import environment_fingerprint, run_config
 from dexcompose_agents.evaluation.manifest import MANIFEST_FILE, EvaluationError, Manifest
 from dexcompose_agents.evaluation.records import (
-    EVALUATION_SEED_BASE,
     MAX_ROLLOUTS,
     MAX_SEEDS,
     OUTCOME_NAMES,
-    EpisodeLog,
     EpisodeRecord,
+    append_episode,
     episode_seed,
     read_folder,
-    sort_episodes,
+    tidy_episodes,
 )
 from dexcompose_agents.evaluation.results import summarise, write_results
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import OUTCOMES, parse_pair
+from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
-
-__all__ = [
-    "EVALUATION_SEED_BASE",
-    "Evaluation",
-    "EvaluationInterrupted",
-    "episode_seed",
-    "evaluate",
-    "make_worlds",
-    "planned_episodes",
-]
 
 HELD_SPLIT = "test"
 NO_SELECTOR = "none"
@@ -63,7 +52,6 @@ class EvaluationInterrupted(KeyboardInterrupt):
     """
 
     def __init__(self, saved_to: Path | None) -> None:
-        """Remember where the finished episodes are."""
         super().__init__("evaluation interrupted")
         self.saved_to = saved_to
 
@@ -87,21 +75,11 @@ def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
     """The episodes of seeds ``0 .. seeds - 1`` with ``rollouts`` each, in order; their tag is the evaluation seed.
 
     Raises:
-        EvaluationError: If a number is not whole, below 1 or too large.
+        UsageError: If a number is not whole, below 1 or too large.
     """
-    _check_whole("seeds", seeds, MAX_SEEDS)
-    _check_whole("rollouts", rollouts, MAX_ROLLOUTS)
+    whole_number("seeds", seeds, most=MAX_SEEDS)
+    whole_number("rollouts", rollouts, most=MAX_ROLLOUTS)
     return [Episode(episode_seed(seed, rollout), tag=seed) for seed in range(seeds) for rollout in range(rollouts)]
-
-
-def _check_whole(name: str, value: int, limit: int | None = None) -> None:
-    upper = "" if limit is None else f" and at most {limit}"
-    try:
-        fits = 1 <= operator.index(value) <= (limit or value)
-    except TypeError:
-        fits = False
-    if not fits:
-        raise EvaluationError(f"{name} must be a whole number of at least 1{upper}, got {value!r}")
 
 
 class UntilDecided(Watcher):
@@ -181,20 +159,22 @@ def evaluate(
             their confidence intervals, not episode by episode.
         device: Where "warp" and the method's networks run, such as "cuda:0"; by default the back end's own.
         progress: Called with ``(finished, total)``.
-        env_kwargs: Further arguments of the environment.
+        env_kwargs: Further options of the environment.
         worlds: Maker of the vector environment, ``worlds(pair, num_envs, **env_kwargs)``.
         **method_kwargs: Arguments of ``make_method``, e.g. ``mask="TH+MF+RF"``.
 
     Raises:
-        EvaluationError: On bad numbers, a selector that the method does not use, a folder that holds episodes of
-            another configuration (of a method whose source has changed, say), or a method that returns invalid actions.
-        FileError: If a file of the folder is damaged or cannot be written.
-        UsageError: On an unknown pair or method, or a folder that another process is writing to.
+        EvaluationError: On a selector that the method does not use, or a folder that holds episodes of another
+            configuration (of a method whose source has changed, say).
+        UsageError: On bad numbers, an unknown pair or method, a method that returns invalid actions, or a folder that
+            another process is writing to.
+        FileError: If a file of the folder is damaged.
+        OutputError: If the folder cannot be written.
         EvaluationInterrupted: On Ctrl-C, after ``results.json`` was brought up to date.
     """
     pair = "-".join(parse_pair(pair))
     plan = planned_episodes(seeds, rollouts)
-    _check_whole("num_envs", num_envs)
+    whole_number("num_envs", num_envs)
     if isinstance(method, str):
         from dexcompose_agents.methods import make_method
 
@@ -206,12 +186,10 @@ def evaluate(
     env_kwargs = dict(env_kwargs or {})
     if backend != "mujoco":
         env_kwargs["backend"] = backend
-    env = {key: value if isinstance(value, (str, int, float)) else repr(value) for key, value in env_kwargs.items()}
-    if worlds is make_worlds:
-        env |= environment_fingerprint(pair)
+    env = {"held_split": HELD_SPLIT, **env_kwargs} | (environment_fingerprint(pair) if worlds is make_worlds else {})
     if backend != "mujoco":
         env_kwargs["device"] = device
-    config = run_config(pair, method, {"held_split": HELD_SPLIT, **env}, method_kwargs)
+    config = run_config(pair, method, env, method_kwargs)
 
     with nullcontext() if folder is None else lock_folder(folder):
         book = _Book(folder, run, config, {"seeds": seeds, "rollouts": rollouts, "num_envs": num_envs})
@@ -257,33 +235,29 @@ class _Book:
         self, folder: Path | None, run: tuple[str, str, str], config: dict[str, Any], plan: dict[str, int]
     ) -> None:
         self._folder, self._run, self._started = folder, run, time.monotonic()
-        self._log: EpisodeLog | None = None
         self.manifest, self.records = Manifest(), dict[int, EpisodeRecord]()
         if folder is not None:
-            EpisodeLog(folder).close()  # creates the file and mends its last line
-            there, self.manifest = read_folder(folder)
+            there, self.manifest = read_folder(folder, must_exist=False)
+            tidy_episodes(folder)
             if there and not self.manifest.runs:
                 raise EvaluationError(f"'{folder}' has episodes but no {MANIFEST_FILE}, so it cannot be resumed")
             self.records = {record.episode_seed: record for record in there if record.run == run}
         self.manifest.register("/".join(run), config, plan, folder or Path())
         if folder is not None:
             self.manifest.save(folder)
-            self._log = EpisodeLog(folder)
 
     def add(self, rollout: Rollout) -> None:
         """Enter an episode that is over; it is on disk when this returns."""
         episode = rollout.episode
         record = EpisodeRecord(*self._run, episode.tag, episode.seed, outcome_of(rollout), rollout.steps)
-        if self._log is not None:
-            self._log.append(record)
+        if self._folder is not None:
+            append_episode(self._folder, record)
         self.records[record.episode_seed] = record
 
     def close(self) -> None:
         """Put the episodes into the order of the plan, and bring the folder's other files up to date."""
-        if self._folder is None or self._log is None:
-            return
-        self._log.close()
-        sort_episodes(self._folder)
-        self.manifest.add_wall_time("/".join(self._run), time.monotonic() - self._started)
-        self.manifest.save(self._folder)
-        write_results(self._folder)
+        if self._folder is not None:
+            tidy_episodes(self._folder)
+            self.manifest.add_wall_time("/".join(self._run), time.monotonic() - self._started)
+            self.manifest.save(self._folder)
+            write_results(self._folder)

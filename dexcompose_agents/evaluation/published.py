@@ -8,17 +8,6 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-__all__ = [
-    "PUBLISHED",
-    "PUBLISHED_LABEL",
-    "PUBLISHED_MEAN",
-    "PUBLISHED_METHODS",
-    "PUBLISHED_SD",
-    "PUBLISHED_SOURCE",
-    "method_rank",
-    "published_success",
-]
-
 PUBLISHED_LABEL = "published, Isaac Lab"
 PUBLISHED_SOURCE = (
     "DexCompose: Reusing Dexterous Policies for Multi-Task Manipulation with a Single Hand, main table "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
@@ -14,21 +13,8 @@ from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
 from dexcompose_agents.evaluation.published import method_rank
 from dexcompose_envs import parse_pair
 from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM, SETTLE_STEPS
-from dexcompose_envs.errors import FileError
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import OutputError, atomic_write
-
-__all__ = [
-    "EPISODES_FILE",
-    "EPISODE_COLUMNS",
-    "EVALUATION_SEED_BASE",
-    "OUTCOME_NAMES",
-    "EpisodeLog",
-    "EpisodeRecord",
-    "episode_seed",
-    "read_episodes",
-    "read_folder",
-    "sort_episodes",
-]
 
 OUTCOME_NAMES = ("success", "init", "transition", "drop", "b_fail", "error")
 """What a rollout can end as: success; A lost before the hand-over, in the transition, during B; A held but B not done;
@@ -122,14 +108,7 @@ class EpisodeRecord:
 EPISODE_COLUMNS = tuple(field.name for field in fields(EpisodeRecord))
 
 
-@lru_cache
-def _known_pair(pair: str) -> None:
-    try:
-        known = "-".join(parse_pair(pair)) == pair
-    except ValueError as error:
-        raise EvaluationError(str(error)) from None
-    if not known:
-        raise EvaluationError(f"unknown pair '{pair}'")
+_known_pair = lru_cache(parse_pair)
 
 
 def _parse_row(row: list[str]) -> EpisodeRecord:
@@ -162,7 +141,7 @@ def _read_file(path: Path) -> list[tuple[str, EpisodeRecord]]:
             raise EvaluationError(f"expected the columns {','.join(EPISODE_COLUMNS)}, found {','.join(header)!r}")
         for row in reader:
             records.append((f"{path}, line {reader.line_num}", _parse_row(row)))
-    except (EvaluationError, csv.Error) as error:
+    except (UsageError, csv.Error) as error:
         raise FileError(f"{path}, line {reader.line_num}: {error}") from None
     return records
 
@@ -179,16 +158,16 @@ def _check_planned(record: EpisodeRecord, manifest: Manifest, where: str) -> Non
         )
 
 
-def read_folder(folder: Path | str) -> tuple[list[EpisodeRecord], Manifest]:
+def read_folder(folder: Path | str, *, must_exist: bool = True) -> tuple[list[EpisodeRecord], Manifest]:
     """All records of the files ``episodes*.csv`` in ``folder``, in file and line order, and the folder's manifest.
 
     Raises:
-        FileError: If the folder has no such file, a file is malformed, an episode lies outside the protocol or the
+        FileError: If the folder has no such file but must have one, a file is malformed, an episode lies outside the protocol or the
             manifest's plan, or occurs twice (it would be counted twice); the message names file and line.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("episodes*.csv"))
-    if not paths:
+    if must_exist and not paths:
         raise FileError(f"no episodes*.csv in '{folder}'; expected a folder written by 'dexcompose eval'")
     manifest = Manifest.load(folder)
     seen: dict[tuple[str, str, str, int], EpisodeRecord] = {}
@@ -205,58 +184,35 @@ def read_episodes(folder: Path | str) -> list[EpisodeRecord]:
     return read_folder(folder)[0]
 
 
-def sort_episodes(folder: Path) -> None:
-    """Put ``episodes.csv`` into the order of the plan, atomically: pair, method, selector, seed, rollout."""
+def tidy_episodes(folder: Path) -> None:
+    """Put ``episodes.csv`` into the order of the plan: pair, method, selector, seed, rollout.
+
+    Makes the file where it is missing, and drops a last line that a killed process left half-written.
+    """
     path = folder / EPISODES_FILE
-    records = [record for _, record in _read_file(path)]
-    ordered = sorted(records, key=lambda r: (r.pair, method_rank(r.method), r.selector, r.episode_seed))
-    if ordered != records:
-        atomic_write(path, _as_csv([EPISODE_COLUMNS, *map(astuple, ordered)]))
+    records = [record for _, record in _read_file(path)] if path.exists() else []
+    records.sort(key=lambda record: (record.pair, method_rank(record.method), record.selector, record.episode_seed))
+    text = as_csv([EPISODE_COLUMNS, *map(astuple, records)])
+    if not path.exists() or path.read_bytes() != text.encode("utf-8"):
+        atomic_write(path, text)
 
 
-def _as_csv(rows: Iterable[Iterable[object]]) -> str:
+def as_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as lines of CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 
-class EpisodeLog:
-    """Append-only writer of ``episodes.csv``; every record reaches the file before ``append`` returns.
-
-    Opening it drops a half-written last line (left by a killed process). The folder should be locked.
+def append_episode(folder: Path, record: EpisodeRecord) -> None:
+    """Add a line to ``episodes.csv``; it is in the file when this returns.
 
     Raises:
-        OutputError: If the folder or file cannot be written.
+        OutputError: If it can't be written.
     """
-
-    def __init__(self, folder: Path) -> None:
-        """Open (or create) ``folder/episodes.csv`` for appending."""
-        self._path = folder / EPISODES_FILE
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Unbuffered binary append: a whole line is handed to the system in one write.
-            self._file = self._path.open("ab+", buffering=0)
-            self._file.seek(0)
-            content = self._file.read()
-            self._file.truncate(content.rfind(b"\n") + 1)
-        except OSError as error:
-            raise self._unwritable(error) from None
-        if self._file.seek(0, os.SEEK_END) == 0:
-            self._write(EPISODE_COLUMNS)
-
-    def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write to '{self._path}' ({error.strerror or error}); expected a writable folder")
-
-    def _write(self, row: Iterable[object]) -> None:
-        try:
-            self._file.write(_as_csv([row]).encode("utf-8"))
-        except OSError as error:
-            raise self._unwritable(error) from None
-
-    def append(self, record: EpisodeRecord) -> None:
-        """Write one record."""
-        self._write(astuple(record))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    path = folder / EPISODES_FILE
+    try:
+        with path.open("ab", buffering=0) as file:
+            file.write(as_csv([astuple(record)]).encode("utf-8"))
+    except OSError as error:
+        raise OutputError(f"can't write '{path}' ({error.strerror or error})") from None

@@ -19,8 +19,6 @@ from dexcompose_agents.evaluation.tables import OUTCOME_LABELS, OVERALL, blocks,
 from dexcompose_agents.evaluation.video import MEDIA_TYPES, VIDEO_FOLDER, Video, load_videos
 from dexcompose_envs.files import atomic_write
 
-__all__ = ["REPORT_FILE", "render_report", "write_report"]
-
 REPORT_FILE = "report.html"
 # Bars are drawn from the left: success, then the failures from the latest stage to the earliest.
 _BAR_ORDER = ("success", "b_fail", "drop", "transition", "init", "error")

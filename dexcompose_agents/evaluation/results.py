@@ -8,24 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dexcompose_agents.evaluation import published
+from dexcompose_agents.evaluation import statistics as stats
 from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest, write_json
-from dexcompose_agents.evaluation.published import (
-    PUBLISHED_LABEL,
-    PUBLISHED_METHODS,
-    PUBLISHED_SOURCE,
-    method_rank,
-    published_success,
-)
 from dexcompose_agents.evaluation.records import OUTCOME_NAMES, EpisodeRecord, read_folder
-from dexcompose_agents.evaluation.statistics import (
-    Interval,
-    bootstrap_interval,
-    mean_and_sd,
-    paired_difference,
-    wilson_interval,
-)
-
-__all__ = ["RESULTS_FILE", "summarise", "write_results"]
 
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 1
@@ -41,7 +27,7 @@ def _cells(records: Sequence[EpisodeRecord]) -> Cells:
     for record in records:
         pairs = cells.setdefault((record.method, record.selector), {})
         pairs.setdefault(record.pair, {})[record.episode_seed] = record
-    return {method: cells[method] for method in sorted(cells, key=lambda row: (method_rank(row[0]), row[1]))}
+    return {method: cells[method] for method in sorted(cells, key=lambda row: (published.method_rank(row[0]), row[1]))}
 
 
 def _seed_rates(records: Sequence[EpisodeRecord]) -> dict[int, float]:
@@ -51,7 +37,7 @@ def _seed_rates(records: Sequence[EpisodeRecord]) -> dict[int, float]:
     return {seed: sum(values) / len(values) for seed, values in sorted(by_seed.items())}
 
 
-def _interval(interval: Interval | None) -> dict[str, float] | None:
+def _interval(interval: stats.Interval | None) -> dict[str, float] | None:
     return None if interval is None else asdict(interval)
 
 
@@ -68,12 +54,12 @@ def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any] | No
         "episodes": len(records),
         "complete": None if plan is None else len(records) >= plan["seeds"] * plan["rollouts"],
         "successes": successes,
-        "success": asdict(mean_and_sd(list(rates.values()))),
-        "wilson95": asdict(wilson_interval(successes, len(records))),
+        "success": stats.mean_and_sd(list(rates.values())),
+        "wilson95": asdict(stats.wilson_interval(successes, len(records))),
         "per_seed": {str(seed): rate for seed, rate in rates.items()},
         "outcomes": {name: outcomes.get(name, 0) for name in OUTCOME_NAMES},
         "mean_steps": sum(record.steps for record in records) / len(records),
-        "published_percent": published_success(pair, method),
+        "published_percent": published.published_success(pair, method),
         "mask": (entry or {}).get("config", {}).get("method", {}).get("mask"),
         "wall_time_s": (entry or {}).get("wall_time_s"),
     }
@@ -94,7 +80,7 @@ def _overall(cells: Cells, reference: Method) -> list[dict[str, Any]]:
     for method, row in cells.items() if seeds else ():
         # Every pair has the same episodes, so the rate over all of a seed's is the average over pairs.
         by_seed = _seed_rates([row[pair][seed] for pair in pairs for seed in seeds])
-        published = [value for pair in pairs if (value := published_success(pair, method[0])) is not None]
+        theirs = [value for pair in pairs if (value := published.published_success(pair, method[0])) is not None]
         difference, interval = _difference(row, cells[reference], pairs, seeds)
         rows.append(
             {
@@ -102,10 +88,10 @@ def _overall(cells: Cells, reference: Method) -> list[dict[str, Any]]:
                 "selector": method[1],
                 "pairs": pairs,
                 "episodes": len(pairs) * len(seeds),
-                "success": asdict(mean_and_sd(list(by_seed.values()))),
-                "bootstrap95": _interval(bootstrap_interval(list(by_seed.values()))),
+                "success": stats.mean_and_sd(list(by_seed.values())),
+                "bootstrap95": _interval(stats.bootstrap_interval(list(by_seed.values()))),
                 "per_seed": {str(seed): rate for seed, rate in by_seed.items()},
-                "published_percent": sum(published) / len(pairs) if len(published) == len(pairs) else None,
+                "published_percent": sum(theirs) / len(pairs) if len(theirs) == len(pairs) else None,
                 "difference": difference,
                 "difference95": _interval(interval),
             }
@@ -118,8 +104,8 @@ def _difference(
     other: Mapping[str, Mapping[int, EpisodeRecord]],
     pairs: Sequence[str],
     seeds: Sequence[int],
-) -> tuple[float, Interval | None]:
-    return paired_difference([[row[p][seed].success - other[p][seed].success for seed in seeds] for p in pairs])
+) -> tuple[float, stats.Interval | None]:
+    return stats.paired_difference([[row[p][seed].success - other[p][seed].success for seed in seeds] for p in pairs])
 
 
 def _comparisons(cells: Cells, reference: Method) -> list[dict[str, Any]]:
@@ -154,7 +140,9 @@ def _reference(cells: Cells, name: str | None) -> Method:
             there = ", ".join(dict.fromkeys(method for method, _ in cells))
             raise EvaluationError(f"no episodes of the reference method '{name}'; expected one of {there}")
         return wanted[0]
-    last = [method[0] for method in cells if method[0] in PUBLISHED_METHODS] or [method[0] for method in cells]
+    last = [method[0] for method in cells if method[0] in published.PUBLISHED_METHODS] or [
+        method[0] for method in cells
+    ]
     return next(method for method in cells if method[0] == last[-1])
 
 
@@ -180,14 +168,12 @@ def summarise(
     """
     cells, entries = _cells(records), manifest.runs if manifest is not None else {}
     chosen = _reference(cells, reference) if cells else None
-    runs = sorted(
-        (
-            _run_summary(list(episodes.values()), entries.get(f"{pair}/{'/'.join(method)}"))
-            for method, pairs in cells.items()
-            for pair, episodes in pairs.items()
-        ),
-        key=lambda run: run["pair"],
-    )
+    runs = [
+        _run_summary(list(episodes.values()), entries.get(f"{pair}/{'/'.join(method)}"))
+        for method, pairs in cells.items()
+        for pair, episodes in pairs.items()
+    ]
+    runs.sort(key=lambda run: run["pair"])
     return {
         "format": RESULTS_FORMAT,
         "complete": all(run["complete"] is not False for run in runs) and bool(runs),
@@ -195,7 +181,7 @@ def summarise(
         "runs": runs,
         "overall": [] if chosen is None else _overall(cells, chosen),
         "comparisons": [] if chosen is None else _comparisons(cells, chosen),
-        "published": {"label": PUBLISHED_LABEL, "source": PUBLISHED_SOURCE},
+        "published": {"label": published.PUBLISHED_LABEL, "source": published.PUBLISHED_SOURCE},
         "provenance": {key: dict(entry) for key, entry in entries.items()},
     }
 

@@ -11,18 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-__all__ = [
-    "Interval",
-    "SeedSummary",
-    "bootstrap_interval",
-    "mean_and_sd",
-    "paired_difference",
-    "wilson_interval",
-]
 
 BOOTSTRAP_RESAMPLES = 2000
 """Resamples of a bootstrap interval; its random generator is seeded, so the same data give the same interval."""
@@ -34,20 +26,6 @@ class Interval:
 
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class SeedSummary:
-    """Mean and sample standard deviation (``ddof = 1``) over seeds; ``sd`` is ``None`` for fewer than two seeds."""
-
-    mean: float
-    sd: float | None
-    count: int
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must lie strictly between 0 and 1, got {confidence}")
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -63,9 +41,8 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
         confidence: Two-sided level.
 
     Raises:
-        ValueError: If ``0 <= successes <= trials`` does not hold or the level is not in (0, 1).
+        ValueError: If ``0 <= successes <= trials`` does not hold.
     """
-    _check_confidence(confidence)
     if not 0 <= successes <= trials:
         raise ValueError(f"expected 0 <= successes <= trials, got successes={successes}, trials={trials}")
     if trials == 0:
@@ -81,40 +58,21 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     return Interval(max(low, 0.0), min(high, 1.0))
 
 
-def mean_and_sd(values: Sequence[float] | npt.NDArray[np.float64]) -> SeedSummary:
-    """Mean and sample SD (divisor ``n - 1``) of per-seed values, e.g. success rates.
-
-    Raises:
-        ValueError: If there is no value.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0:
-        raise ValueError("the mean over seeds needs at least one seed, got none")
-    sd = float(array.std(ddof=1)) if array.size > 1 else None
-    return SeedSummary(mean=float(array.mean()), sd=sd, count=int(array.size))
+def mean_and_sd(values: Sequence[float]) -> dict[str, Any]:
+    """``mean``, sample SD ``sd`` (divisor ``n - 1``; None for one value) and ``count`` of per-seed values."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "sd": sd, "count": len(values)}
 
 
-def bootstrap_interval(
-    values: Sequence[float] | npt.NDArray[np.float64],
-    confidence: float = 0.95,
-    resamples: int = BOOTSTRAP_RESAMPLES,
-    seed: int = 0,
-) -> Interval | None:
+def bootstrap_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
     """Percentile bootstrap interval of the mean of independent values, such as seed means.
 
-    Returns:
-        The interval; None for fewer than two values or values that are all equal, which say nothing about scatter.
-
-    Raises:
-        ValueError: If ``resamples`` is below 1 or the level is not in (0, 1).
+    None for fewer than two values or values that are all equal, which say nothing about scatter.
     """
-    _check_confidence(confidence)
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
     array = np.asarray(values, dtype=np.float64)
     if array.size < 2 or np.ptp(array) == 0.0:
         return None
-    picks = np.random.default_rng(seed).integers(array.size, size=(resamples, array.size))
+    picks = np.random.default_rng(0).integers(array.size, size=(BOOTSTRAP_RESAMPLES, array.size))
     return _percentiles(array[picks].mean(axis=1), confidence)
 
 
@@ -124,9 +82,7 @@ def _percentiles(means: npt.NDArray[np.float64], confidence: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-def paired_difference(
-    pairs: Sequence[Sequence[int] | npt.NDArray[np.int64]], confidence: float = 0.95, seed: int = 0
-) -> tuple[float, Interval | None]:
+def paired_difference(pairs: Sequence[Sequence[int]], confidence: float = 0.95) -> tuple[float, Interval | None]:
     """Mean difference of two methods' success on episodes that both ran (same episode seed, same start).
 
     Episodes are resampled within each pair of skills. Since a difference is -1, 0 or 1, a resample of n episodes is one
@@ -135,7 +91,6 @@ def paired_difference(
     Args:
         pairs: For every pair of skills its episodes' differences, each -1, 0 or 1; every pair weighs the same.
         confidence: Level of the bootstrap interval over episodes.
-        seed: Seed of the resampling.
 
     Returns:
         The mean, and its interval: None where no pair's differences differ among themselves.
@@ -143,13 +98,12 @@ def paired_difference(
     Raises:
         ValueError: If there is no episode.
     """
-    _check_confidence(confidence)
     if not pairs or any(len(differences) == 0 for differences in pairs):
         raise ValueError("the two methods have no episode seed in common, so they cannot be compared in pairs")
     counts = [np.bincount(np.asarray(differences) + 1, minlength=3) for differences in pairs]
     mean = float(np.mean([(count[2] - count[0]) / count.sum() for count in counts]))
     if all(np.count_nonzero(count) == 1 for count in counts):
         return mean, None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = [rng.multinomial(count.sum(), count / count.sum(), BOOTSTRAP_RESAMPLES) / count.sum() for count in counts]
     return mean, _percentiles(np.mean([draw[:, 2] - draw[:, 0] for draw in drawn], axis=0), confidence)

@@ -13,8 +13,6 @@ from rich.text import Text
 from dexcompose_agents.evaluation.published import PUBLISHED_LABEL
 from dexcompose_agents.evaluation.records import OUTCOME_NAMES
 
-__all__ = ["OUTCOME_LABELS", "Block", "Row", "blocks", "coverage", "terminal_table", "verdict"]
-
 OUTCOME_LABELS = {
     "success": "success",
     "init": "A lost in hold",
@@ -30,17 +28,10 @@ OVERALL = "Overall"
 
 @dataclass(frozen=True)
 class Row:
-    """One method's line in a block, ready to print.
+    """One method's line in a block, as text: "85.5 ± 2.1" (mean and sample SD over seeds), "81.0 to 89.1", "+3.2".
 
-    Attributes:
-        label: The method's name; with its selector where the method occurs with several.
-        success: "85.5 ± 2.1": mean and sample SD over seeds, %; the mean alone for one seed.
-        interval: "81.0 to 89.1", the 95 % interval of success; "-" where there is none.
-        difference: "+3.2", points more than the reference; empty for the reference itself.
-        difference_interval: Its 95 % interval.
-        published: The authors' number, %, or "-".
-        counts: Rollouts by outcome; None in the overall block.
-        finished: Whether all planned rollouts are there.
+    There is "-" for an interval or a published number that does not exist, and no difference from itself for the
+    reference. ``counts`` are the rollouts by outcome, None for the overall block.
     """
 
     label: str

@@ -20,8 +20,6 @@ from dexcompose_envs.faces import RENDER_FPS
 from dexcompose_envs.files import atomic_path
 from dexcompose_envs.rollouts import Episode, Moment, run_episodes
 
-__all__ = ["Video", "VideoError", "check_video_path", "load_videos", "record_video", "save_videos", "write_video"]
-
 VIDEO_FOLDER = "videos"
 INDEX_FILE = "videos.json"
 MEDIA_TYPES = {".mp4": "video/mp4", ".gif": "image/gif"}
@@ -197,7 +195,7 @@ def render_world(venv: Any) -> Frame:
 
 def save_videos(folder: Path, videos: Sequence[Video], note: str | None) -> None:
     """Write the list of recorded videos, and why some are missing, beside them."""
-    write_json(folder / VIDEO_FOLDER / INDEX_FILE, {"videos": [asdict(video) for video in videos], "note": note or ""})
+    write_json(folder / VIDEO_FOLDER / INDEX_FILE, {"videos": [asdict(video) for video in videos], "note": note})
 
 
 def load_videos(folder: Path) -> tuple[list[Video], str | None]:
@@ -205,14 +203,15 @@ def load_videos(folder: Path) -> tuple[list[Video], str | None]:
     path = folder / VIDEO_FOLDER / INDEX_FILE
     if not path.exists():
         return [], None
-    schema = {"pair": str, "method": str, "file": str, "episode_seed": int, "outcome": str}
     try:
-        content = read_json(path, {"videos": [schema]})
-    except FileError:
+        content = read_json(path)
+        videos = [Video(**entry) for entry in content["videos"]]
+        note = content["note"]
+        if not all(isinstance(text, str) for video in videos for text in (video.pair, video.method, video.file)):
+            raise TypeError
+    except (FileError, KeyError, TypeError):
         return [], f"{path.name} cannot be read"
-    videos = [Video(**{name: entry[name] for name in schema}) for entry in content["videos"]]
-    there = [video for video in videos if _is_ours(path.parent, video.file)]
-    return there, str(content.get("note") or "") or None
+    return [video for video in videos if _is_ours(path.parent, video.file)], note
 
 
 def _is_ours(folder: Path, name: str) -> bool:

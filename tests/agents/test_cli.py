@@ -68,7 +68,7 @@ def test_list_is_quick_because_torch_stays_out() -> None:
         (["eval", "GraspBall-Violin"], "unknown pair 'GraspBall-Violin'; expected one of"),
         (["eval", PAIR, "--method", "magic"], "unknown method 'magic'; expected one of frozen"),
         (["eval", PAIR, "--method", "nowhere:Class"], "cannot import module 'nowhere'"),
-        (["eval", PAIR, "--seeds", "0"], "seeds must be a whole number of at least 1 and at most 8192, got 0"),
+        (["eval", PAIR, "--seeds", "0"], "seeds is 0; expected a whole number from 1 to 8192"),
         (["bench", "--pairs", "GraspBall-Violin"], "unknown pair"),
         (["bench", "--methods", "magic"], "unknown method 'magic'"),
         (["demos", "Violin"], "unknown skill 'Violin'; expected one of GraspBall"),

@@ -18,10 +18,10 @@ from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted,
 from dexcompose_agents.evaluation.manifest import Manifest, software_versions
 from dexcompose_agents.evaluation.records import (
     EVALUATION_SEED_BASE,
-    EpisodeLog,
     EpisodeRecord,
+    append_episode,
     read_episodes,
-    sort_episodes,
+    tidy_episodes,
 )
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.results import write_results
@@ -163,7 +163,7 @@ def test_rows_are_in_the_plans_order(tmp_path: Path) -> None:
     runs = [(PAIR, "frozen"), (PAIR, "mine"), ("PickStick-PushButton", "zero-shot")]
     assert order == [(*run, seed, rollout) for run in runs for seed in (0, 1) for rollout in (0, 1)]
     before = (tmp_path / "episodes.csv").stat().st_ino
-    sort_episodes(tmp_path)
+    tidy_episodes(tmp_path)
     assert (tmp_path / "episodes.csv").stat().st_ino == before
 
 
@@ -300,27 +300,22 @@ def test_unwritable_folder(tmp_path: Path) -> None:
         run(tmp_path / "file" / "out", worlds=lambda *_: pytest.fail("nothing may be run"))
 
 
-def test_log_reaches_the_file_at_once(tmp_path: Path) -> None:
-    """A record is on disk when ``append`` returns, not when the log is closed."""
-    record = EpisodeRecord(PAIR, "fake", "none", 0, FIRST, "drop", 51)
-    log = EpisodeLog(tmp_path)
-    log.append(record)
-    assert read_episodes(tmp_path) == [record]
-    log.close()
+def test_episode_is_in_the_file_at_once(tmp_path: Path) -> None:
+    """A record is on disk when it was reported as finished, not when the evaluation is through."""
+    seen: list[int] = []
+    run(tmp_path, progress=lambda done, _: seen.append(len(read_episodes(tmp_path)) - done))
+    assert seen == [0] * 13
 
 
-def test_full_disk_names_the_file(tmp_path: Path) -> None:
+def test_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's reason alone would not say which disk."""
-    log = EpisodeLog(tmp_path)
 
-    class Full:
-        def write(self, _: bytes) -> None:
-            raise OSError(28, "No space left on device")
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
 
-    whole, log._file = log._file, Full()  # type: ignore[assignment]
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(OutputError, match=r"episodes\.csv.*No space left on device"):
-        log.append(EpisodeRecord(PAIR, "fake", "none", 0, FIRST, "drop", 51))
-    whole.close()
+        append_episode(tmp_path, EpisodeRecord(PAIR, "fake", "none", 0, FIRST, "drop", 51))
 
 
 def test_smaller_plan_keeps_the_larger(tmp_path: Path) -> None:
@@ -458,7 +453,7 @@ def test_invalid_actions_are_refused(action: Callable[[int], Any], message: str)
 )
 def test_bad_numbers_are_refused(numbers: dict[str, Any]) -> None:
     """The message names the number that came."""
-    with pytest.raises(EvaluationError, match=str(next(iter(numbers.values())))):
+    with pytest.raises(UsageError, match=str(next(iter(numbers.values())))):
         run(**numbers)
 
 
