@@ -13,10 +13,11 @@ from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted,
 from dexcompose_agents.evaluation.protocol import method_device, planned_episodes
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.tables import terminal_table
-from dexcompose_agents.evaluation.video import VideoError, load_videos, record_video, save_videos
+from dexcompose_agents.evaluation.video import load_videos, record_video, save_videos
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_envs import pair_names, parse_pair
+from dexcompose_envs.errors import MachineError
 from dexcompose_envs.files import lock_folder
 
 DEFAULT_METHODS = ("frozen", "zero-shot", "dexcompose")
@@ -127,7 +128,7 @@ def _film(out: Path, methods: list[tuple[str, CompositionMethod]], console: Cons
                 videos.append(record_video(pair, method, episode, out))
                 save_videos(out, videos, None)
                 advance(count, len(todo))
-    except VideoError as error:
+    except MachineError as error:
         console.print(f"no video: {error}", soft_wrap=True, markup=False)
         save_videos(out, videos, str(error))
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dexcompose_agents.evaluation.protocol import HELD_SPLIT
-from dexcompose_agents.evaluation.video import CONTROL_RATE, check_video_path, render_world, write_video
+from dexcompose_agents.evaluation.video import CONTROL_RATE, check_video_path, write_video
 from dexcompose_agents.methods import make_method
 from dexcompose_envs import OUTCOMES, SKILLS, env_id, parse_pair
 from dexcompose_envs.agent import Agent
@@ -39,7 +39,7 @@ def view(
         ValueError: On an unknown pair, skill or method, or no episodes.
         OSError: If the video's folder cannot be written.
         RuntimeError: If a window is asked for and there is no display.
-        VideoError: If a video is asked for and cannot be rendered or encoded.
+        MachineError: If a video is asked for and cannot be rendered or encoded.
     """
     import gymnasium as gym
 
@@ -71,7 +71,7 @@ def view(
         if video is None:
             return _in_window(venv, agent, episodes, seed)
         frames: list[Any] = []
-        outcomes = _roll_out(venv, agent, episodes, seed, lambda: frames.append(render_world(venv)))
+        outcomes = _roll_out(venv, agent, episodes, seed, lambda: frames.extend(venv.render() or ()))
         write_video(frames, video, CONTROL_RATE)
         return outcomes
     finally:

@@ -16,7 +16,7 @@ from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import parse_pair
 
-_OWN_SOURCES = (("dexcompose_agents", "composition"), ("dexcompose_agents", "methods"))
+_OWN_SOURCE = "dexcompose_envs.composition"
 
 
 def environment_fingerprint(pair: str) -> dict[str, str]:
@@ -66,21 +66,16 @@ def run_config(
 def _class_source(cls: type) -> str:
     """Hash of the modules that a class and its bases are written in, other than the standard library's."""
     modules = {base.__module__ for base in cls.__mro__}
-    files = set()
-    for name in sorted(modules):
-        if name.partition(".")[0] in sys.stdlib_module_names and name != "__main__":
-            continue
-        try:
-            files.add(Path(inspect.getsourcefile(sys.modules[name]) or ""))
-        except (KeyError, TypeError):  # written in a session: no two can be told to be the same
-            return f"unreadable {secrets.token_hex(4)}"
-    return _hash(sorted(files))
+    own = [name for name in modules if name == "__main__" or name.partition(".")[0] not in sys.stdlib_module_names]
+    try:
+        return _hash(sorted(Path(inspect.getsourcefile(sys.modules[name]) or "") for name in own))
+    except (KeyError, TypeError, OSError):  # written in a session: no two can be told to be the same
+        return f"unreadable {secrets.token_hex(4)}"
 
 
 def _own_source() -> str:
     """Hash of this package's composition, which others' methods may use as well."""
-    folders = [Path(str(resources.files(package))) / room for package, room in _OWN_SOURCES]
-    return _hash(path for folder in folders for path in sorted(folder.glob("*.py")))
+    return _hash(sorted(Path(str(resources.files(_OWN_SOURCE))).glob("*.py")))
 
 
 def _hash(paths: Iterable[Path]) -> str:

@@ -162,8 +162,8 @@ def read_folder(folder: Path | str, *, must_exist: bool = True) -> tuple[list[Ep
     """All records of the files ``episodes*.csv`` in ``folder``, in file and line order, and the folder's manifest.
 
     Raises:
-        FileError: If the folder has no such file but must have one, a file is malformed, an episode lies outside the protocol or the
-            manifest's plan, or occurs twice (it would be counted twice); the message names file and line.
+        FileError: If the folder must have such a file and has none, a file is malformed, or an episode occurs twice or
+            lies outside the protocol or the manifest's plan; the message names file and line.
     """
     folder = Path(folder)
     paths = sorted(folder.glob("episodes*.csv"))

@@ -36,7 +36,7 @@ Frame = npt.NDArray[np.uint8]
 
 
 class VideoError(MachineError):
-    """A video cannot be made here (no renderer, no encoder); one line with the reason."""
+    """A video cannot be encoded here; one line with the reason."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def write_video(frames: Sequence[Frame], path: Path, fps: float) -> None:
         try:
             iio.imwrite(temporary, np.stack(frames), extension=kind, **options)
         except (ImportError, RuntimeError) as error:  # imageio's words for a missing or failing ffmpeg
-            raise VideoError(f"{kind[1:]} cannot be encoded here: {_first_line(error)}") from None
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise VideoError(f"{kind[1:]} cannot be encoded here: {reason}") from None
 
 
 class Film(UntilDecided):
@@ -106,13 +107,13 @@ class Film(UntilDecided):
 
     def begin(self, worlds: npt.NDArray[np.int64], moment: Moment) -> None:
         """Picture of a start."""
-        self.frames.append(_captioned(render_world(self._venv), 0))
+        self.frames.append(_captioned(self._venv.render()[0], 0))
 
     def step(self, moment: Moment) -> npt.NDArray[np.bool_]:
         """Picture of a step."""
         over, step = super().step(moment), int(moment.steps[0])
         if step % STRIDE == 0 and not over[0]:
-            self.frames.append(_captioned(render_world(self._venv), step))
+            self.frames.append(_captioned(self._venv.render()[0], step))
         return over
 
 
@@ -124,17 +125,14 @@ def record_video(
     The phase is written into the picture, and at the end the outcome.
 
     Raises:
-        VideoError: If there is no GL backend to render with, or no encoder.
+        MachineError: If there is nothing to render with, or no encoder.
     """
-    try:
-        venv = make_worlds(pair, 1, render_mode="rgb_array", **PICTURE, **(env_kwargs or {}))
-    except (ImportError, RuntimeError, OSError) as error:
-        raise VideoError(f"no environment to film: {_first_line(error)}") from None
+    venv = make_worlds(pair, 1, render_mode="rgb_array", **PICTURE, **(env_kwargs or {}))
     film = Film(venv)
     try:
         (rollout,) = run_episodes(venv, method, [episode], film)
         outcome = outcome_of(rollout)
-        last = _captioned(render_world(venv), rollout.steps - 1, outcome)
+        last = _captioned(venv.render()[0], rollout.steps - 1, outcome)
     finally:
         venv.close()
     fps = CONTROL_RATE / STRIDE
@@ -170,27 +168,6 @@ def _captioned(frame: Frame, step: int, outcome: str | None = None) -> Frame:
         label = OUTCOME_LABELS.get(outcome, outcome)
         draw.text((image.width - 10 - draw.textlength(label, font=font), 5), label, font=font, fill=fill)
     return np.asarray(image)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def render_world(venv: Any) -> Frame:
-    """A picture (height, width, 3) of the first world.
-
-    Raises:
-        VideoError: If there is no GL backend.
-    """
-    try:
-        image = venv.render()
-    except Exception as error:  # every GL backend fails in its own way: EGL, OSMesa, GLFW, missing libraries
-        raise VideoError(f"no GL backend to render with ({_first_line(error)}); set MUJOCO_GL=egl or osmesa") from None
-    image = image[0] if isinstance(image, (tuple, list)) else image
-    if image is None:
-        raise VideoError("the environment rendered nothing")
-    image = np.asarray(image)
-    return image[0] if image.ndim == 4 else image
 
 
 def save_videos(folder: Path, videos: Sequence[Video], note: str | None) -> None:

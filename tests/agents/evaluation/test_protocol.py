@@ -375,7 +375,7 @@ def test_method_without_source_is_not_resumed(tmp_path: Path) -> None:
 def test_a_change_of_our_composition_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own methods are identified by the sources of the composition, too; the version is only information."""
     run(tmp_path)
-    monkeypatch.setattr(fingerprints, "_OWN_SOURCES", (("dexcompose_agents", "evaluation"),))
+    monkeypatch.setattr(fingerprints, "_OWN_SOURCE", "dexcompose_agents.evaluation")
     with pytest.raises(EvaluationError, match=r"method\.composition ="):
         run(tmp_path)
 

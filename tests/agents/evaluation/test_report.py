@@ -24,7 +24,7 @@ from dexcompose_agents.evaluation.results import summarise
 from dexcompose_agents.evaluation.tables import blocks, coverage, terminal_table, verdict
 from dexcompose_agents.evaluation.video import Video, VideoError, load_videos, save_videos, write_video
 from dexcompose_envs import pair_names
-from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.errors import FileError, MachineError, UsageError
 from dexcompose_envs.files import OutputError
 
 from .fakes import FakeMethod, FakeWorlds
@@ -300,28 +300,22 @@ def test_bench_goes_on_without_a_renderer(tmp_path: Path, monkeypatch: pytest.Mo
     """No GL backend: a note on the screen and in the report, and all the numbers."""
 
     def fail(*_: Any) -> Video:
-        raise VideoError("no GL backend to render with")
+        raise MachineError("nothing to render with")
 
     monkeypatch.setattr(bench, "record_video", fail)
     report, _, printed = small_bench(tmp_path, config={"videos": "all"})
-    assert "no video: no GL backend" in printed
-    assert "Videos are missing: no GL backend" in report.read_text()
+    assert "no video: nothing to render with" in printed
+    assert "Videos are missing: nothing to render with" in report.read_text()
 
 
 def test_filming_takes_the_episode_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rollout that is filmed is that of the evaluation, and a failing renderer is a VideoError."""
+    """The rollout that is filmed is that of the evaluation, from its start to its end and a little longer."""
 
     class Rendered(FakeWorlds):
         """Worlds with a picture."""
 
         def render(self) -> Any:
             return (np.zeros((32, 48, 3), np.uint8),)
-
-    class Blind(FakeWorlds):
-        """Worlds without one."""
-
-        def render(self) -> Any:
-            raise RuntimeError("eglInitialize failed\nwith a second line")
 
     from dexcompose_agents.evaluation.protocol import planned_episodes
 
@@ -332,9 +326,6 @@ def test_filming_takes_the_episode_it_is_told(tmp_path: Path, monkeypatch: pytes
     filmed = video.record_video("GraspBall-PushButton", fake_method("frozen", ""), episode, tmp_path)
     assert (filmed.episode_seed, filmed.outcome) == (first.episode_seed, first.outcome)
     assert (tmp_path / "videos" / filmed.file).stat().st_size > 0
-    monkeypatch.setattr(video, "make_worlds", lambda pair, n, **_: Blind(pair, n))
-    with pytest.raises(VideoError, match=r"no GL backend.*eglInitialize failed.; set MUJOCO_GL"):
-        video.record_video("GraspBall-PushButton", fake_method("frozen", ""), episode, tmp_path)
     assert results["complete"]
 
 
