@@ -20,7 +20,7 @@ from dexcompose_agents.diffusion.dataset import Episode, WindowDataset, augment,
 from dexcompose_agents.diffusion.sampler import make_scheduler
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
-from dexcompose_agents.runtime.interrupts import interrupt_flag
+from dexcompose_agents.runtime.interrupts import Paused, interrupt_flag
 from dexcompose_envs.files import atomic_path
 from dexcompose_envs.hand import FINGERS
 
@@ -38,6 +38,10 @@ class TrainingError(RuntimeError):
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C came or this call's time was up; the state was saved, and the message says where."""
+
+
+class TrainingPaused(TrainingInterrupted, Paused):
+    """This call's time was up."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def train(
     Raises:
         DatasetError: If the demonstrations can't be used.
         TrainingError: If the saved state is corrupt or belongs to other settings or other demonstrations.
-        TrainingInterrupted: After Ctrl-C or `max_minutes`, with the state saved.
+        TrainingInterrupted: After Ctrl-C or `max_minutes` (`TrainingPaused`), with the state saved.
         ValueError: If `config.device` is not there, or `max_minutes` is not positive.
     """
     started = time.monotonic()
@@ -112,7 +116,8 @@ def train(
             time_is_up = max_minutes is not None and time.monotonic() - started >= 60 * max_minutes
             if interrupted.is_set() or (time_is_up and run.fraction < 1):
                 run.save(checkpoint)
-                raise TrainingInterrupted(
+                stopped = TrainingInterrupted if interrupted.is_set() else TrainingPaused
+                raise stopped(
                     f"stopped at step {run.step} of {config.steps}; state saved in {checkpoint}, "
                     "the same call resumes there"
                 )

@@ -19,6 +19,7 @@ from dexcompose_agents.rl.policy_update import improve
 from dexcompose_agents.rl.rollout import Rollout, RolloutEnv
 from dexcompose_agents.rl.training_log import load_checkpoint, plain, save_checkpoint, write_csv
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
+from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_envs.errors import UsageError
 
 NOT_IDENTITY = ("device", "max_seconds", "total_steps")
@@ -27,7 +28,7 @@ NOT_IDENTITY = ("device", "max_seconds", "total_steps")
 ProgressCallback = Callable[[dict[str, float]], None]
 
 
-class TrainingPaused(KeyboardInterrupt):
+class TrainingPaused(Paused):
     """Training has used up the minutes of this call and saved its state; the message says how it goes on."""
 
 

@@ -19,15 +19,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import tyro
 
 from dexcompose_agents import cli, evaluation
 from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
 from dexcompose_agents.evaluation import EvaluationInterrupted
+from dexcompose_agents.residual.config import residual_b_preset
+from dexcompose_agents.stages.residual import Residual
 from dexcompose_envs.held_states import HeldStateLibrary, held_states_folder
 from dexcompose_envs.physics.mujoco_cpu import MujocoCPU
 
 COMMANDS = ("list", "demos", "train", "release-test", "select-mask", "eval", "bench", "report", "view")
 PAIR = "GraspBall-PushButton"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "headline"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -263,15 +267,23 @@ def test_interruption_says_where_the_episodes_are(
     assert f"saved to {tmp_path}" in capsys.readouterr().err
 
 
+RUN = [sys.executable, "-c", "import sys; from dexcompose_agents.cli import main; sys.exit(main())"]
+"""The command line in a process of its own."""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_in_the_middle_of_an_evaluation(methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_in_the_middle_of_an_evaluation(
+    number: signal.Signals, code: int, how: str, methods: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A real signal to a real process: what was finished stays, and the same command goes on."""
     arguments = ["eval", PAIR, "--method", "cli_test_methods:Zeros", "--seeds", "1", "--rollouts", "12"]
     arguments += ["--num-envs", "1", "--out", "out"]
     episodes = methods / "out" / "episodes.csv"
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from dexcompose_agents.cli import main; sys.exit(main())", *arguments],
-        cwd=methods, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [*RUN, *arguments], cwd=methods, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # not ignored, as in background jobs
     )  # fmt: skip
@@ -279,16 +291,87 @@ def test_ctrl_c_in_the_middle_of_an_evaluation(methods: Path, capsys: pytest.Cap
     while not episodes.exists() or episodes.read_bytes().count(b"\n") < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, printed = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert printed.strip().splitlines()[-1] == "dexcompose: interrupted; saved to out, run the same command to go on"
+    assert process.returncode == code
+    assert printed.strip().splitlines()[-1] == f"dexcompose: {how}; saved to out, run the same command to go on"
     before = episodes.read_text().splitlines()
     assert 2 <= len(before) < 13
     assert (methods / "out" / "results.json").is_file()
     assert cli.main(arguments) == 0
     after = episodes.read_text().splitlines()
     assert after[: len(before)] == before and len(set(after)) == len(after) == 13
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+@pytest.mark.parametrize("arguments", [["list"], ["--help"]])
+def test_nobody_reads_to_the_end(arguments: list[str]) -> None:
+    """As in `dexcompose list | head -1`."""
+    process = subprocess.Popen([*RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("arguments", [["train", "residual", "--help"], ["list"], ["report", "results"]])
+def test_poor_consoles(encoding: str, arguments: list[str], tmp_path: Path) -> None:
+    shutil.copytree(RESULTS, tmp_path / "results")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "FORCE_COLOR": "1"}
+    done = subprocess.run([*RUN, *arguments], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding)
+
+
+def test_progress_on_a_poor_console() -> None:
+    code = "from dexcompose_agents.runtime.progress import progress_bar\nwith progress_bar('\u03b2') as f: f(1, 2)"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252:strict", "FORCE_COLOR": "1"}
+    main = f"from dexcompose_agents import cli\ncli._run = lambda arguments: exec({code!r})\ncli.main()"
+    done = subprocess.run([sys.executable, "-c", main], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0 and b"50%" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["report", "~/x"], ["report", "results", "--out", "~/file/x.html"], ["demos", "PushButton", "--out=~/file"]],
+)
+def test_paths_may_begin_with_the_home_folder(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(RESULTS, "results")
+    Path("file").touch()
+    assert cli.main(arguments) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locks")
+@pytest.mark.parametrize(
+    "arguments", [["demos", "PushButton"], ["train", "all", "--preset", "test"], ["release-test", "GraspBall"]]
+)
+def test_two_processes_never_write_to_one_folder(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = (
+        "import sys; from dexcompose_envs.files import lock_folder\nwith lock_folder('.'): print(flush=True); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", hold], cwd=tmp_path, **pipes) as other:  # type: ignore[call-overload]
+        other.stdout.readline()
+        assert cli.main([*arguments, "--out", str(tmp_path)]) == 2
+        other.communicate(b"\n")
+    assert f"another process is writing to '{tmp_path}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", ["cpu", "fast", "test"])
+def test_an_option_overrides_its_preset_alone(preset: str) -> None:
+    arguments = [PAIR, "--preset", preset, "--ppo.learning-rate", "1e-5", "--success-bonus", "7"]
+    config = tyro.cli(Residual.command(), args=arguments).config
+    expected = residual_b_preset(preset)
+    assert config == replace(expected, success_bonus=7.0, ppo=replace(expected.ppo, learning_rate=1e-5))
+    assert tyro.cli(Residual.command(), args=[*arguments, "--device", "cuda:3"]).config.ppo.device == "cuda:3"
 
 
 def test_an_unstable_world_is_named_in_table_and_files(

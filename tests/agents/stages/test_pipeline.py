@@ -252,11 +252,19 @@ def test_another_mask_in_the_same_folder_never_hands_out_the_old_weights(made, t
     assert (tmp_path / "residual_b.safetensors").read_bytes() == weights
 
 
+def test_a_training_in_pieces_says_that_it_is_paused(made, tmp_path, capsys):
+    demos, out = made / "demos" / "PushButton", tmp_path / "out"
+    command = ["train", "policy", "PushButton", "--preset", "test", "--data", str(demos), "--out", str(out)]
+    assert cli.main([*command, "--minutes", "0.00001"]) == 130
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"dexcompose: paused; saved to {out}, run the same command to go on"
+
+
 class CtrlC:
-    """Stands in for the progress bar: a real SIGINT with its report number `at`; later reports pass."""
+    """Stands in for the progress bar: a real signal with its report number `at`; later reports pass."""
 
     def __init__(self, at):
-        self.at, self.reports = at, []
+        self.at, self.reports, self.signal = at, [], signal.SIGINT
 
     @contextmanager
     def __call__(self, label):
@@ -265,7 +273,7 @@ class CtrlC:
     def report(self, done, total):
         self.reports.append(done)
         if len(self.reports) == self.at:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.signal)
 
 
 @pytest.fixture
@@ -280,27 +288,31 @@ def ctrl_c(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "result"),
+    ("number", "arguments", "result"),
     [
-        (["demos", "PushButton", "--episodes", "2"], "DexCompose/PushButton/expert-v0/data/main_data.hdf5"),
+        ("TERM", ["demos", "PushButton", "--episodes", "2"], "DexCompose/PushButton/expert-v0/data/main_data.hdf5"),
+        ("TERM", ["train", "policy", "PushButton", "--data", "{made}/demos/PushButton"], "PushButton.safetensors"),
         (
-            ["train", "policy", "PushButton", "--preset", "test", "--data", "{made}/demos/PushButton"],
+            "INT",
+            ["train", "policy", "PushButton", "--data", "{made}/demos/PushButton", "--minutes", "60"],
             "PushButton.safetensors",
         ),
-        (["train", "stabiliser", "GraspBall", "--preset", "test"], "stabiliser.safetensors"),
-        (["train", "residual", PAIR, "--preset", "test"], "residual_b.safetensors"),
-        (["release-test", "GraspBall", "--rollouts", "1"], "release_test.csv"),
+        ("TERM", ["train", "stabiliser", "GraspBall"], "stabiliser.safetensors"),
+        ("INT", ["train", "residual", PAIR], "residual_b.safetensors"),
+        ("TERM", ["release-test", "GraspBall"], "release_test.csv"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
-def test_ctrl_c_loses_nothing(made, tmp_path, monkeypatch, capsys, ctrl_c, arguments, result):
+def test_a_signal_loses_nothing(made, tmp_path, monkeypatch, capsys, ctrl_c, number, arguments, result):
+    ctrl_c.signal, code = (signal.SIGTERM, 143) if number == "TERM" else (signal.SIGINT, 130)
     monkeypatch.setenv(PRETRAINED_VARIABLE, str(made / "pretrained"))
     monkeypatch.setenv(FOLDER_VARIABLE, str(made / "held_states"))
     out = tmp_path / "out"
-    command = [*(word.format(made=made) for word in arguments), "--out", str(out)]
-    assert cli.main(command) == 130
+    command = [*(word.format(made=made) for word in arguments), "--preset", "test", "--out", str(out)]
+    assert cli.main(command) == code
     printed = capsys.readouterr().err.strip()
-    assert printed == f"dexcompose: interrupted; saved to {out}, run the same command to go on"
+    how = "terminated" if number == "TERM" else "interrupted"
+    assert printed == f"dexcompose: {how}; saved to {out}, run the same command to go on"
     assert not (out / result).exists()
     assert any(path.is_file() for path in out.rglob("*"))
     assert cli.main(command) == 0
