@@ -12,7 +12,6 @@ from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
 from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
 from dexcompose_agents.stages.mask import mask_file
 from dexcompose_envs import FingerMask, parse_pair
-from dexcompose_envs.skills import make_interaction
 
 if TYPE_CHECKING:
     from dexcompose_agents.residual.config import ResidualBConfig
@@ -40,11 +39,7 @@ class Residual(Stage):
     def defaults(cls, preset: str, name: str | None = None) -> ResidualBConfig:
         from dexcompose_agents.residual.config import residual_b_preset
 
-        if name is None:
-            return residual_b_preset(preset)
-        bounds = make_interaction(parse_pair(name)[1]).RESIDUAL_BOUND
-        fields = ("bound_translation", "bound_rotation", "bound_fingers")
-        return residual_b_preset(preset, **dict(zip(fields, bounds, strict=True)))
+        return residual_b_preset(preset)
 
     @property
     def chosen(self) -> FingerMask:
