@@ -16,9 +16,10 @@ from dexcompose_agents.evaluation.tables import terminal_table
 from dexcompose_agents.evaluation.video import load_videos, record_video, save_videos
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.runtime.progress import progress_bar
-from dexcompose_envs import pair_names, parse_pair
+from dexcompose_envs import pair_names
 from dexcompose_envs.errors import MachineError
 from dexcompose_envs.files import lock_folder
+from dexcompose_envs.skills import composite_name
 
 DEFAULT_METHODS = ("frozen", "zero-shot", "dexcompose")
 
@@ -78,7 +79,7 @@ def run_bench(
         EvaluationInterrupted: On Ctrl-C; running the same command again goes on from there.
     """
     console = console or Console()
-    pairs = ["-".join(parse_pair(pair)) for pair in config.pairs or pair_names()]
+    pairs = [composite_name(pair) for pair in config.pairs or pair_names()]
     if not config.methods:
         raise EvaluationError("no method given; expected at least one")
     planned_episodes(config.seeds, config.rollouts)

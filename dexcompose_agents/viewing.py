@@ -13,9 +13,10 @@ import numpy as np
 from dexcompose_agents.evaluation.protocol import HELD_SPLIT
 from dexcompose_agents.evaluation.video import CONTROL_RATE, check_video_path, write_video
 from dexcompose_agents.methods import make_method
-from dexcompose_envs import OUTCOMES, SKILLS, env_id, parse_pair
+from dexcompose_envs import OUTCOMES, SKILLS, register_chain
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.files import check_writable_dir
+from dexcompose_envs.skills import composite_name
 
 __all__ = ["view"]
 
@@ -52,7 +53,7 @@ def view(
 
         agent = PolicyAgent.load(name)
     else:
-        name = "-".join(parse_pair(name))
+        name = composite_name(name)
         agent = make_method(method, name)
         options["held_split"] = HELD_SPLIT
     if video is None:
@@ -61,7 +62,7 @@ def view(
         check_writable_dir(video.parent)
         check_video_path(video)
     venv = gym.make_vec(
-        env_id(name),
+        register_chain(name),
         num_envs=1,
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
         render_mode=None if video is None else "rgb_array",

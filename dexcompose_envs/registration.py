@@ -19,21 +19,22 @@ def env_id(name: str) -> str:
 def register_envs() -> None:
     """Registers the ids of all skills and pairs that have none yet."""
     for name in (*skill_names(), *pair_names()):
-        if env_id(name) not in gym.registry:
-            register_chain(name)
+        register_chain(name)
 
 
 def register_chain(name: str) -> str:
     """Registers the id of a chain, such as "GraspBall-PushButton-PushButton": interactions are done in turn.
 
     Returns:
-        The id.
+        The id; one that exists stays as it is.
 
     Raises:
         UsageError: If a part of the name is no skill, or stands where it can't.
     """
     retention, interactions = parse_chain(name)
     chain = Chain.of(retention, interactions)
+    if env_id(name) in gym.registry:
+        return env_id(name)
     gym.register(
         id=env_id(name),
         entry_point="dexcompose_envs.env:DexComposeEnv",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
-from dexcompose_envs import parse_pair
+from dexcompose_envs import parse_chain
 from dexcompose_envs.ownership import FingerMask
 
 __all__ = ["ShippedFileError", "choose_mask", "residual_path", "stabiliser_path"]
@@ -73,7 +73,7 @@ def stabiliser_path(pair: str) -> Path:
     Raises:
         ShippedFileError: If neither file exists.
     """
-    names = [f"stabiliser-{pair}.safetensors", f"stabiliser-{parse_pair(pair)[0]}.safetensors"]
+    names = [f"stabiliser-{pair}.safetensors", f"stabiliser-{parse_chain(pair)[0]}.safetensors"]
     return _existing(names, f"stabiliser for {pair}", pair)
 
 

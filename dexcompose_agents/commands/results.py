@@ -42,9 +42,9 @@ def evaluate_pair(
     """
     from dexcompose_agents.artefacts.pretrained_files import trained_in
     from dexcompose_agents.evaluation import evaluate
-    from dexcompose_envs import parse_pair
+    from dexcompose_envs.skills import composite_name
 
-    parse_pair(pair)
+    composite_name(pair)
     out = out or Path("runs/eval") / f"{pair}-{method.replace(':', '.')}"
     with trained_in(pretrained), progress_bar(f"{pair}  {method}") as advance:
         evaluate(

@@ -14,7 +14,7 @@ from typing import Any
 
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.methods.base import CompositionMethod
-from dexcompose_envs import parse_pair
+from dexcompose_envs import parse_chain
 
 _OWN_SOURCE = "dexcompose_envs.composition"
 
@@ -25,10 +25,10 @@ def environment_fingerprint(pair: str) -> dict[str, str]:
     from dexcompose_envs.held_states import held_states_folder
     from dexcompose_envs.scene import build_scene
 
-    skill_a, skill_b = parse_pair(pair)
-    library = held_states_folder() / f"{skill_a}.npz"
+    retention, interactions = parse_chain(pair)
+    library = held_states_folder() / f"{retention}.npz"
     return {
-        "model_hash": str(build_scene(skill_a, skill_b).model_hash),
+        "model_hash": str(build_scene(retention, *interactions).model_hash),
         "held_states": file_hash(library) if library.is_file() else "none",
     }
 

@@ -31,11 +31,12 @@ from dexcompose_agents.evaluation.records import (
 )
 from dexcompose_agents.evaluation.results import summarise, write_results
 from dexcompose_agents.methods.base import CompositionMethod
-from dexcompose_envs import OUTCOMES, parse_pair
+from dexcompose_envs import OUTCOMES
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
+from dexcompose_envs.skills import composite_name
 
 HELD_SPLIT = "test"
 NO_SELECTOR = "none"
@@ -109,10 +110,10 @@ def make_worlds(pair: str, num_envs: int, **kwargs: Any) -> Any:
     import gymnasium as gym
 
     from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
-    from dexcompose_envs import env_id
+    from dexcompose_envs import register_chain
 
     return make_numpy_vec(
-        env_id(pair),
+        register_chain(pair),
         num_envs=num_envs,
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
         held_split=HELD_SPLIT,
@@ -172,7 +173,7 @@ def evaluate(
         OutputError: If the folder cannot be written.
         EvaluationInterrupted: On Ctrl-C, after ``results.json`` was brought up to date.
     """
-    pair = "-".join(parse_pair(pair))
+    pair = composite_name(pair)
     plan = planned_episodes(seeds, rollouts)
     whole_number("num_envs", num_envs)
     if isinstance(method, str):

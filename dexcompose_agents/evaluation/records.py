@@ -11,10 +11,10 @@ from pathlib import Path
 
 from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
 from dexcompose_agents.evaluation.published import method_rank
-from dexcompose_envs import parse_pair
 from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM, SETTLE_STEPS
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import OutputError, atomic_write
+from dexcompose_envs.skills import composite_name
 
 OUTCOME_NAMES = ("success", "init", "transition", "drop", "b_fail", "error")
 """What a rollout can end as: success; A lost before the hand-over, in the transition, during B; A held but B not done;
@@ -108,7 +108,7 @@ class EpisodeRecord:
 EPISODE_COLUMNS = tuple(field.name for field in fields(EpisodeRecord))
 
 
-_known_pair = lru_cache(parse_pair)
+_known_pair = lru_cache(composite_name)
 
 
 def _parse_row(row: list[str]) -> EpisodeRecord:

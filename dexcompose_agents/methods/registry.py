@@ -13,8 +13,9 @@ from typing import Any
 
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
-from dexcompose_envs import FingerMask, parse_pair
+from dexcompose_envs import FingerMask
 from dexcompose_envs.errors import UsageError
+from dexcompose_envs.skills import composite_name
 
 __all__ = ["ENTRY_POINT_GROUP", "MethodError", "make_method", "method_names", "register_method"]
 
@@ -133,7 +134,7 @@ def make_method(
         UsageError: If the pair does not exist or an option has a wrong value.
         FileError: If a file of weights or masks is missing, damaged, or belongs to something else.
     """
-    pair = "-".join(parse_pair(pair))
+    pair = composite_name(pair)
     known = _known()
     target = known.get(name, name if ":" in name else None)
     if target is None:

@@ -16,6 +16,7 @@ from dexcompose_envs.skills import interaction, retention
 from dexcompose_envs.skills.base import InteractionSkill, RetentionSkill, Skill
 
 __all__ = [
+    "composite_name",
     "make_expert",
     "make_interaction",
     "make_retention",
@@ -150,6 +151,23 @@ def parse_pair(pair: str) -> tuple[str, str]:
         raise UsageError(f"unknown pair {pair!r}; expected one of {', '.join(pair_names())}")
     a, b = pair.split("-")
     return a, b
+
+
+def composite_name(name: str) -> str:
+    """The name of a pair or a longer chain, as it came.
+
+    Raises:
+        UsageError: If it is none: a retention skill and at least one interaction skill.
+    """
+    try:
+        retention, interactions = parse_chain(name)
+    except UsageError:
+        retention, interactions = None, ()
+    if retention is None or not interactions:
+        raise UsageError(
+            f"unknown pair {name!r}; expected one of {', '.join(pair_names())}, or one with more interaction skills"
+        )
+    return name
 
 
 def __getattr__(name: str) -> Any:
