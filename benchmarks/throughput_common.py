@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from dexcompose_agents.evaluation.manifest import machine_info, software_versions
-from dexcompose_envs import __version__, env_id, hand
+from dexcompose_envs import env_id, hand
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 
 PAIR = "GraspBall-PushButton"
@@ -45,7 +45,7 @@ def held_states(skill: str, count: int = 16) -> HeldStateLibrary:
     columns["reference"] = columns["control"][:, hand.NUM_WRIST :]
     columns["hold_target"] = env.sensors()["object_position"]
     kept = np.flatnonzero(info["success"])
-    manifest = Manifest(skill, __version__, env.model_hash, "expert")
+    manifest = Manifest(skill, env.model_hash, "expert")
     venv.close()
     return HeldStateLibrary.from_columns(manifest, {name: column[kept] for name, column in columns.items()})
 

@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dexcompose_agents.artefacts.weights import WeightsError, load_weights, save_weights
+    from dexcompose_agents.artefacts.weights import ArtefactError, load_weights, save_weights
     from dexcompose_agents.diffusion.policy import BasePolicy, DiffusionPolicy, load_policy
     from dexcompose_agents.methods import CompositionMethod, make_method
 
 _HOMES = {
+    "ArtefactError": "artefacts.weights",
     "BasePolicy": "diffusion.policy",
     "CompositionMethod": "methods",
     "DiffusionPolicy": "diffusion.policy",
-    "WeightsError": "artefacts.weights",
     "load_policy": "diffusion.policy",
     "load_weights": "artefacts.weights",
     "make_method": "methods",
@@ -25,10 +25,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArtefactError",
     "BasePolicy",
     "CompositionMethod",
     "DiffusionPolicy",
-    "WeightsError",
     "load_policy",
     "load_weights",
     "make_method",

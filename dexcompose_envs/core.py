@@ -119,7 +119,7 @@ class BatchedCore:
 
         Raises:
             UsageError: On an unknown start, or rows of the library where nothing is held.
-            HeldStateError: If the held-state library is missing or doesn't fit this environment.
+            ArtefactError: If the held-state library is missing or doesn't fit this environment.
         """
         self.sampler.check(start or self.start, held_index)
         if held_index is not None:

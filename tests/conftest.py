@@ -36,7 +36,7 @@ def _held_library(skill):
     import gymnasium as gym
     import numpy as np
 
-    from dexcompose_envs import __version__, env_id, hand
+    from dexcompose_envs import env_id, hand
     from dexcompose_envs.held_states import HeldStateLibrary, Manifest
     from dexcompose_envs.skills import make_expert
 
@@ -54,7 +54,7 @@ def _held_library(skill):
     columns = venv.unwrapped.held_columns()
     columns["reference"] = columns["control"][:, hand.NUM_WRIST :]
     columns["hold_target"] = venv.unwrapped.sensors()["object_position"]
-    manifest = Manifest(skill, __version__, venv.unwrapped.model_hash, policy_hash="expert")
+    manifest = Manifest(skill, venv.unwrapped.model_hash, policy_hash="expert")
     venv.close()
     return HeldStateLibrary.from_columns(manifest, columns)
 

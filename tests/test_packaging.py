@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import dexcompose_agents
+from dexcompose_agents.artefacts.shipped import choose_mask
 from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.attribution import Selection
-from dexcompose_envs import PAIRS, RETENTION_SKILLS, SKILLS, FingerMask, __version__, parse_pair
+from dexcompose_envs import PAIRS, RETENTION_SKILLS, SKILLS, FingerMask, parse_pair
 from dexcompose_envs.held_states import HeldStateLibrary
-from dexcompose_envs.scene import build_scene
+from dexcompose_envs.scene import model_hash_of
 
 ROOT = Path(__file__).parents[1]
 PRETRAINED = Path(dexcompose_agents.__file__).parent / "pretrained"
@@ -21,11 +22,10 @@ MEGABYTE = 1_000_000
 PAIR_NAMES = tuple("-".join(pair) for pair in PAIRS)
 
 
-def scene_of(name):
-    """The scene of a skill or a pair."""
-    if "-" in name:
-        return build_scene(*parse_pair(name))
-    return build_scene(name) if name in RETENTION_SKILLS else build_scene(None, name)
+def kind_of(path):
+    """Kind of a weight file by its name."""
+    first = path.stem.split("-")[0]
+    return {"residual": "residual_b", "stabiliser": "stabiliser"}.get(first, "diffusion_policy")
 
 
 def test_every_skill_has_a_policy_and_every_pair_its_masks():
@@ -35,24 +35,17 @@ def test_every_skill_has_a_policy_and_every_pair_its_masks():
 
 @pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
 def test_weights_belong_to_this_version(path):
-    _, manifest = load_weights(path)
-    kind = manifest["kind"]
-    name = {"diffusion_policy": "skill", "stabiliser": "skill", "residual_b": "pair"}[kind]
-    prefix = {"diffusion_policy": "", "stabiliser": "stabiliser-", "residual_b": "residual-"}[kind]
-    assert path.stem == prefix + manifest[name]
+    name = path.stem.removeprefix("residual-").removeprefix("stabiliser-")
+    owner = {"pair" if "-" in name else "skill": name}
+    _, manifest = load_weights(path, kind_of(path), model_hash=model_hash_of(name), **owner)
     assert isinstance(manifest["config"], dict) and manifest["config"]
-    assert manifest["env_version"] == __version__
-    expected = scene_of(manifest[name]).model_hash
-    if kind == "diffusion_policy":
-        assert manifest["model_hash"] == expected
-    else:
-        assert manifest.get("model_hash", expected) == expected
 
 
 @pytest.mark.parametrize("path", MASKS, ids=lambda path: path.stem)
 def test_masks_are_selections_of_their_pair(path):
     selection = Selection.load(path)
     pair = selection.pair
+    assert choose_mask(pair, path) == (selection.mask, selection.selector)
     assert pair in PAIR_NAMES
     assert path.stem in (pair, f"{pair}-{selection.selector}")
     assert selection.why
@@ -63,22 +56,21 @@ def test_masks_are_selections_of_their_pair(path):
 
 
 def test_a_stabiliser_knows_the_shipped_masks_of_its_skill():
-    """And a residual was trained with the default mask of its pair."""
-    for path in WEIGHTS:
-        _, manifest = load_weights(path)
-        if manifest["kind"] == "stabiliser":
-            pairs = [name for name in PAIR_NAMES if parse_pair(name)[0] == manifest["skill"]]
-            needed = {str(Selection.load(PRETRAINED / "masks" / f"{name}.json").mask) for name in pairs}
-            assert needed <= set(manifest["masks"]), path.name
-        elif manifest["kind"] == "residual_b":
-            selection = Selection.load(PRETRAINED / "masks" / f"{manifest['pair']}.json")
-            assert manifest["mask"] == str(selection.mask), path.name
+    for path in PRETRAINED.glob("stabiliser-*.safetensors"):
+        _, manifest = load_weights(path, "stabiliser")
+        pairs = [name for name in PAIR_NAMES if parse_pair(name)[0] == manifest["skill"]]
+        assert {str(choose_mask(name)[0]) for name in pairs} <= set(manifest["masks"]), path.name
+
+
+def test_a_residual_was_trained_with_the_default_mask_of_its_pair():
+    for path in PRETRAINED.glob("residual-*.safetensors"):
+        pair = path.stem.removeprefix("residual-")
+        load_weights(path, "residual_b", pair=pair, mask=str(choose_mask(pair)[0]))
 
 
 @pytest.mark.parametrize("skill", RETENTION_SKILLS)
 def test_held_states_belong_to_this_version(skill):
-    library = HeldStateLibrary.load(skill, env_version=__version__, model_hash=scene_of(skill).model_hash)
-    assert len(library) == 4096
+    assert len(HeldStateLibrary.load(skill, model_hash=model_hash_of(skill))) == 4096
 
 
 def test_the_repository_stays_small():

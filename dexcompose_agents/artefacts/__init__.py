@@ -1,1 +1,1 @@
-"""Files that were learned or chosen: weights, masks, and where those that ship are found."""
+"""Files that were learned or chosen: weights, checkpoints, and where those that ship are found."""

@@ -1,35 +1,94 @@
-"""Where the masks and weights that ship with the package are found, and which mask a method is to use."""
+"""Where weights and masks are found: in the package, or in a folder that somebody trained; and what they must say."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
-from dexcompose_envs import parse_chain
+from dexcompose_envs import artefacts, parse_chain
+from dexcompose_envs.artefacts import ArtefactError
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.held_states import FOLDER_VARIABLE as HELD_STATES_VARIABLE
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.scene import model_hash_of
 
-__all__ = ["ShippedFileError", "choose_mask", "residual_path", "stabiliser_path"]
+__all__ = [
+    "PRETRAINED_VARIABLE",
+    "SUMMARY_FILE",
+    "choose_mask",
+    "file_hash",
+    "policy_path",
+    "pretrained_folder",
+    "residual_path",
+    "stabiliser_path",
+    "trained_in",
+]
 
+SUMMARY_FILE = "pipeline.json"
+"""What the stages of an output folder took, with which preset, on which machine, with which software."""
+PRETRAINED_VARIABLE = "DEXCOMPOSE_PRETRAINED"
+"""Environment variable: folder of weights and masks to use instead of those that ship."""
 DEFAULT_SELECTOR = "utility"
+"""Whose choice ships as a pair's mask."""
 GIVEN = "given"
 """Name in the ``selector`` column for a mask that was written out rather than selected."""
 
 
-class ShippedFileError(ValueError):
-    """A shipped file that is missing or does not say what it should; one line."""
+def pretrained_folder() -> Path:
+    """Folder of weights and masks: the one in ``DEXCOMPOSE_PRETRAINED``, else the one that ships with the package.
+
+    Raises:
+        UsageError: If the variable does not name a folder.
+    """
+    chosen = os.environ.get(PRETRAINED_VARIABLE)
+    if not chosen:
+        return Path(str(resources.files("dexcompose_agents"))) / "pretrained"
+    if not Path(chosen).is_dir():
+        raise UsageError(f"{PRETRAINED_VARIABLE} is {chosen!r}; expected a folder with weights and masks")
+    return Path(chosen)
 
 
-def _read_mask(path: Path) -> tuple[FingerMask, str]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return FingerMask.parse(content["mask"]), str(content.get("selector", DEFAULT_SELECTOR))
-    except OSError as error:
-        expected = "expected a file of 'dexcompose select-mask'"
-        raise ShippedFileError(f"can't read mask selection '{path}' ({error.strerror or error}); {expected}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ShippedFileError(f"'{path}' is not a mask selection ({type(error).__name__}: {error})") from None
+def policy_path(skill: str) -> Path:
+    """Weights of a skill's base policy.
+
+    Raises:
+        ArtefactError: If the file does not exist.
+    """
+    return _existing([skill], f"trained weights of {skill}", f"dexcompose train policy {skill}")
+
+
+def stabiliser_path(pair: str) -> Path:
+    """Weights of stabiliser A: those of the pair where they exist, else those of the retention skill.
+
+    Raises:
+        ArtefactError: If neither file exists.
+    """
+    names = [f"stabiliser-{pair}", f"stabiliser-{parse_chain(pair)[0]}"]
+    return _existing(names, f"stabiliser for {pair}", f"dexcompose train all --only {pair}")
+
+
+def residual_path(pair: str) -> Path:
+    """Weights of residual B of a pair.
+
+    Raises:
+        ArtefactError: If the file does not exist.
+    """
+    return _existing([f"residual-{pair}"], f"residual for {pair}", f"dexcompose train all --only {pair}")
+
+
+def _existing(names: list[str], what: str, command: str) -> Path:
+    paths = [pretrained_folder() / f"{name}.safetensors" for name in names]
+    for path in paths:
+        if path.is_file():
+            return path
+    looked = ", ".join(path.name for path in paths)
+    raise ArtefactError(f"no {what} in '{pretrained_folder()}' (looked for {looked}); make one with: {command}")
 
 
 def choose_mask(
@@ -45,52 +104,75 @@ def choose_mask(
             wanted, from ``masks/<pair>.json`` or ``masks/<pair>-<selector>.json``.
 
     Raises:
-        ShippedFileError: If there is no such file, or it is not a mask selection.
+        ArtefactError: If there is no such file, or it is not a mask selection of this pair and its model.
         ValueError: If the mask is malformed.
     """
+    if isinstance(mask, Path) or (isinstance(mask, str) and mask.endswith(".json")):
+        found, stored = _read_mask(Path(mask).expanduser(), pair)
+        return found, selector or stored
     if mask is not None:
-        if isinstance(mask, Path) or (isinstance(mask, str) and mask.endswith(".json")):
-            found, stored = _read_mask(Path(mask))
-            return found, selector or stored
         return FingerMask.parse(mask), selector or GIVEN
     folder = pretrained_folder() / "masks"
     default = folder / f"{pair}.json"
     if default.is_file():
-        found, stored = _read_mask(default)
+        found, stored = _read_mask(default, pair)
         if selector in (None, stored):
             return found, stored
     if selector is not None and (other := folder / f"{pair}-{selector}.json").is_file():
-        return _read_mask(other)[0], selector
+        return _read_mask(other, pair)[0], selector
     wanted = f"of selector '{selector}' " if selector is not None else ""
-    raise ShippedFileError(
+    raise ArtefactError(
         f"no mask {wanted}ships for {pair}; make one with 'dexcompose select-mask {pair}' and pass it as the mask"
     )
 
 
-def stabiliser_path(pair: str) -> Path:
-    """Weights of stabiliser A: those of the pair where they exist, else those of the retention skill.
+def _read_mask(path: Path, pair: str) -> tuple[FingerMask, str]:
+    manifest, _ = artefacts.load(path, "mask", pair=pair, model_hash=model_hash_of(pair))
+    return FingerMask.parse(manifest["mask"]), str(manifest["selector"])
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, first 16 hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@contextmanager
+def trained_in(folder: Path | None) -> Iterator[None]:
+    """Uses weights, masks and held states of an output folder of ``dexcompose train all`` within the block.
+
+    Args:
+        folder: Folder that holds ``pretrained`` and ``held_states``; None changes nothing.
 
     Raises:
-        ShippedFileError: If neither file exists.
+        UsageError: If the folder holds no such two.
     """
-    names = [f"stabiliser-{pair}.safetensors", f"stabiliser-{parse_chain(pair)[0]}.safetensors"]
-    return _existing(names, f"stabiliser for {pair}", pair)
+    chosen: dict[str, str] = {}
+    if folder is not None:
+        chosen = {
+            PRETRAINED_VARIABLE: str(folder.absolute() / "pretrained"),
+            HELD_STATES_VARIABLE: str(folder.absolute() / "held_states"),
+        }
+        missing = [path for path in chosen.values() if not Path(path).is_dir()]
+        if missing:
+            raise UsageError(f"no folder '{missing[0]}'; expected an output folder of 'dexcompose train all'")
+        _warn_of_test_weights(folder)
+    before = {name: os.environ.get(name) for name in chosen}
+    os.environ.update(chosen)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def residual_path(pair: str) -> Path:
-    """Weights of residual B of a pair.
-
-    Raises:
-        ShippedFileError: If the file does not exist.
-    """
-    return _existing([f"residual-{pair}.safetensors"], f"residual for {pair}", pair)
-
-
-def _existing(names: list[str], what: str, pair: str) -> Path:
-    for name in names:
-        if (path := pretrained_folder() / name).is_file():
-            return path
-    raise ShippedFileError(
-        f"no {what} in '{pretrained_folder()}' (looked for {', '.join(names)}); "
-        f"make one with 'dexcompose train all --only {pair}' and use it with --pretrained"
-    )
+def _warn_of_test_weights(folder: Path) -> None:
+    """Says on stderr that results mean nothing if the folder was made with the preset "test"."""
+    try:
+        preset = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))["preset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # a folder put together by hand
+    if preset == "test":
+        print(f"warning: '{folder}' was made with preset 'test': its weights learned nothing", file=sys.stderr)

@@ -162,7 +162,7 @@ def run_release_test(
 
     Raises:
         ValueError: where `out` holds a test with other settings.
-        HeldStateError: where the skill has no usable held states.
+        ArtefactError: where the skill has no usable held states.
         OSError: where `out` can't be written.
     """
     config = config or ReleaseTestConfig()
@@ -311,7 +311,6 @@ def _open_folder(
         "skill": skill,
         **asdict(config),
         "held_states": hashlib.sha256(library.to_bytes()).hexdigest(),
-        "env_version": library.manifest.env_version,
         "model_hash": library.manifest.model_hash,
         "policy_hash": library.manifest.policy_hash,
         "backend": backend,

@@ -16,16 +16,16 @@ still grazes the object is a nuisance to B and rarely a failure.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from dexcompose_agents.attribution.tables import MaskResult
 from dexcompose_agents.attribution.usage import FingerUsage
-from dexcompose_envs.files import atomic_write
+from dexcompose_envs import artefacts
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.scene import model_hash_of
 
 
 @dataclass(frozen=True)
@@ -99,22 +99,18 @@ class Selection:
         Raises:
             OSError: where the folder can't be written.
         """
-        content = {**asdict(self), "mask": str(self.mask)}
-        atomic_write(path, json.dumps(content, indent=2) + "\n")
+        about = {"kind": "mask", **asdict(self), "mask": str(self.mask), "model_hash": model_hash_of(self.pair)}
+        artefacts.save(path, about, {}, "json")
 
     @classmethod
     def load(cls, path: str | Path) -> Selection:
         """Reads a selection back.
 
         Raises:
-            ValueError: where the file isn't a selection.
-            OSError: where it can't be read.
+            ArtefactError: where the file can't be read, is damaged or no selection.
         """
-        try:
-            stored = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls(**{**stored, "mask": FingerMask.parse(stored["mask"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} isn't a mask selection: {error}") from None
+        about, _ = artefacts.load(path, "mask")
+        return cls(**{item.name: about[item.name] for item in fields(cls)} | {"mask": FingerMask.parse(about["mask"])})
 
 
 class Selector(Protocol):

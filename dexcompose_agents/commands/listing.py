@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def list_all() -> None:
     """List skills, pairs, methods, selectors, presets, and what is trained."""
-    from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
+    from dexcompose_agents.artefacts.shipped import pretrained_folder
     from dexcompose_agents.attribution.selectors import SELECTORS
     from dexcompose_agents.methods.registry import method_names
     from dexcompose_agents.runtime.presets import PRESETS

@@ -40,7 +40,7 @@ def evaluate_pair(
         pretrained: Use weights, masks and held states of this output folder of "train all"; by default the shipped.
         out: Folder for episodes.csv and results.json; by default runs/eval/PAIR-METHOD.
     """
-    from dexcompose_agents.artefacts.pretrained_files import trained_in
+    from dexcompose_agents.artefacts.shipped import trained_in
     from dexcompose_agents.evaluation import evaluate
     from dexcompose_envs.skills import composite_name
 
@@ -83,7 +83,7 @@ def bench(
         pretrained: Use weights, masks and held states of this output folder of "train all"; by default the shipped.
         out: Folder for episodes, results, videos and report.html; run the command again to go on.
     """
-    from dexcompose_agents.artefacts.pretrained_files import trained_in
+    from dexcompose_agents.artefacts.shipped import trained_in
     from dexcompose_agents.bench import BenchConfig, run_bench
 
     config = BenchConfig(
@@ -130,7 +130,7 @@ def watch(
         video: Write a video to this file instead of opening a window.
         pretrained: Use weights, masks and held states of this output folder of "train all"; by default the shipped.
     """
-    from dexcompose_agents.artefacts.pretrained_files import trained_in
+    from dexcompose_agents.artefacts.shipped import trained_in
     from dexcompose_agents.viewing import view
 
     whole_number("seed", seed, 0, LARGEST_SEED)

@@ -12,16 +12,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
-from dexcompose_agents.artefacts.weights import WeightsError, load_weights, weights_hash
-from dexcompose_agents.diffusion.config import EXECUTE_STEPS, NetworkConfig, Precision
+from dexcompose_agents.artefacts.shipped import policy_path
+from dexcompose_agents.artefacts.weights import load_weights, weights_hash
+from dexcompose_agents.diffusion.config import NetworkConfig, Precision
 from dexcompose_agents.diffusion.dataset import OBSERVATION_CLIP, Normalizer, finger_inputs
 from dexcompose_agents.diffusion.sampler import ChunkSampler, SchedulerName
 from dexcompose_agents.diffusion.training import KIND
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.diffusion.worlds import Selection, observations_of, seeds_of
 from dexcompose_agents.runtime.devices import find_device, one_thread
+from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.hand import FINGERS
+from dexcompose_envs.scene import model_hash_of
 
 
 @runtime_checkable
@@ -78,7 +80,7 @@ class DiffusionPolicy:
         precision: Arithmetic of the network; `bfloat16` is for GPUs.
 
     Raises:
-        WeightsError: If tensors and manifest are not those of a diffusion policy.
+        ArtefactError: If tensors and manifest are not those of a diffusion policy.
         ValueError: If scheduler, number of steps, device or precision are not possible.
     """
 
@@ -92,8 +94,6 @@ class DiffusionPolicy:
         device: str | torch.device = "cpu",
         precision: Precision = "float32",
     ) -> None:
-        if manifest.get("kind") != KIND:
-            raise WeightsError(f"weights are of kind {manifest.get('kind')!r}; expected {KIND!r}")
         self.device = find_device(device)
         try:
             settings = manifest["config"]["network"]
@@ -105,7 +105,9 @@ class DiffusionPolicy:
             network.load_state_dict(dict(tensors))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise WeightsError(f"weights and manifest of the diffusion policy don't fit together ({reason})") from error
+            raise ArtefactError(
+                f"weights and manifest of the diffusion policy don't fit together ({reason})"
+            ) from error
         self.manifest, self.weights_hash = dict(manifest), weights_hash(tensors)
         self._sampler = ChunkSampler(
             network.to(self.device), self.config, self.action_size, scheduler=scheduler,
@@ -257,23 +259,16 @@ def load_policy(
         skill: Name of the skill, e.g. "PushButton".
         scheduler: `ddim` or `ddpm`.
         num_inference_steps: Denoising steps; None takes the network's default (ddim) or all (ddpm).
-        path: Weight file; None takes the one in `pretrained_folder()`, as a rule the one that ships.
+        path: Weight file; None takes the one in `shipped.pretrained_folder()`, as a rule the one that ships.
         device: Torch device on which the policy computes and keeps its state.
         precision: Arithmetic of the network; `bfloat16` is for GPUs.
 
     Raises:
         ValueError: If skill, scheduler, number of steps, device or precision are not possible.
-        WeightsError: If there are no weights, or they can't be read, or are of another skill.
+        ArtefactError: If there are no weights, or they are damaged, or of another skill or physics model.
     """
-    if skill not in EXECUTE_STEPS:
-        raise ValueError(f"unknown skill {skill!r}; expected one of {', '.join(EXECUTE_STEPS)}")
-    file = pretrained_folder() / f"{skill}.safetensors" if path is None else Path(path)
-    if not file.exists():
-        raise WeightsError(f"no trained weights of {skill} at {file}; make them with: dexcompose train policy {skill}")
-    tensors, manifest = load_weights(file)
-    trained_on = manifest.get("skill", skill)
-    if trained_on != skill:
-        raise WeightsError(f"weight file {file} is of skill {trained_on!r}; expected {skill!r}")
+    expected = {"skill": skill, "model_hash": model_hash_of(skill)}
+    tensors, manifest = load_weights(policy_path(skill) if path is None else path, KIND, **expected)
     return DiffusionPolicy(
         tensors, manifest, scheduler=scheduler, num_inference_steps=num_inference_steps, device=device,
         precision=precision,

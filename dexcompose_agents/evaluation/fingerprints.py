@@ -21,7 +21,7 @@ _OWN_SOURCE = "dexcompose_envs.composition"
 
 def environment_fingerprint(pair: str) -> dict[str, str]:
     """What decides the physics and the starts of a pair: hash of the model, and of the held-state library."""
-    from dexcompose_agents.artefacts.pretrained_files import file_hash
+    from dexcompose_agents.artefacts.shipped import file_hash
     from dexcompose_envs.held_states import held_states_folder
     from dexcompose_envs.scene import build_scene
 

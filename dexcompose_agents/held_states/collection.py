@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from dexcompose_agents.held_states.shards import REASONS, CollectionError, Finished, Shards, refuse_other
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
-from dexcompose_envs import __version__, env_id, hand
+from dexcompose_envs import env_id, hand
 from dexcompose_envs.agent import Agent
+from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE, Array
@@ -107,7 +108,7 @@ def collect(
     try:
         settings = {
             "skill": skill,
-            "env_version": __version__,
+            "data_version": DATA_VERSION,
             "model_hash": str(getattr(venv.unwrapped, "model_hash")),  # noqa: B009
             "policy_hash": policy_hash,
             "seed": seed,
@@ -241,5 +242,5 @@ def _manifest(settings: Mapping[str, Any], shards: Shards, count: int) -> Manife
         "acceptance_rate": round(shards.reasons["accepted"] / shards.episodes, 6),
     }
     seeds = (int(settings["seed"]), int(settings["seed"]) + shards.episodes)
-    own = {key: str(settings[key]) for key in ("skill", "env_version", "model_hash", "policy_hash")}
+    own = {key: str(settings[key]) for key in ("skill", "model_hash", "policy_hash")}
     return Manifest(**own, validation=validation, seeds=seeds)

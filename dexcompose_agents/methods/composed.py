@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dexcompose_agents.artefacts.pretrained_files import file_hash, pretrained_folder
-from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stabiliser_path
+from dexcompose_agents.artefacts.shipped import choose_mask, file_hash, policy_path, residual_path, stabiliser_path
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
 from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
@@ -19,8 +18,9 @@ from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.runtime.devices import find_device
 from dexcompose_agents.runtime.tensors import as_given, to_tensors
 from dexcompose_envs.composition import Composer, CompositionTask
-from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.scene import model_hash_of
 
 __all__ = ["ComposedMethod"]
 
@@ -44,7 +44,7 @@ class ComposedMethod:
 
     Raises:
         UsageError: If there is no such device, or pi_B is missing for an interaction.
-        FileError: If a file is missing, damaged, or belongs to another skill, pair or mask.
+        ArtefactError: If a file is missing, damaged, or belongs to another skill, pair, mask or physics model.
     """
 
     def __init__(
@@ -73,14 +73,17 @@ class ComposedMethod:
         path = _path(residual or spec.residual, residual_path, pair)
         if path is not None:
             self._residual = ResidualBPolicy.load(
-                path, self.device, pair=pair, mask=self.mask, writes_all=spec.residual_writes == "all"
+                path,
+                self.device,
+                pair=pair,
+                mask=str(self.mask),
+                writes_all=spec.residual_writes == "all",
+                model_hash=model_hash_of(pair),
             )
         self._description["residual"] = None if path is None else file_hash(path)
         path = _path(stabiliser or spec.stabiliser, stabiliser_path, pair)
-        holder = None if path is None else StabiliserPolicy.load(path, self.device)
-        if holder is not None and (holder.skill != retention or self.mask not in holder.masks):
-            trained = f"{holder.skill} with {', '.join(map(str, holder.masks))}"
-            raise FileError(f"stabiliser '{path}' is for {trained}; expected {retention} with {self.mask}")
+        expected = {"skill": retention, "model_hash": model_hash_of(retention)}
+        holder = None if path is None else StabiliserPolicy.load(path, self.device, mask=self.mask, **expected)
         self._description["stabiliser"] = None if path is None else file_hash(path)
         self._composer = Composer(
             CompositionTask.of_name(pair),
@@ -158,7 +161,6 @@ def _policies(
 
 def _describe_policies(skills: Sequence[str], given: BasePolicy | Sequence[BasePolicy] | None) -> str:
     if given is None:
-        paths = {skill: pretrained_folder() / f"{skill}.safetensors" for skill in skills}
-        return "+".join(file_hash(path) if path.is_file() else skill for skill, path in paths.items())
+        return "+".join(file_hash(policy_path(skill)) for skill in skills)
     policies = given if isinstance(given, Sequence) else [given]
     return "+".join(str(getattr(policy, "weights_hash", type(policy).__name__)) for policy in policies)

@@ -14,7 +14,7 @@ from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.runtime.tensors import Observation
 from dexcompose_envs import hand
 from dexcompose_envs.composition import Nominal, bounded, mask_arrays, normalised, writable
-from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 
 
@@ -73,42 +73,25 @@ class ResidualBPolicy:
         self._previous = self.bound.new_zeros(0, hand.NUM_ACTIONS)
 
     @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        device: str | torch.device = "cpu",
-        *,
-        pair: str | None = None,
-        mask: FingerMask | None = None,
-        writes_all: bool | None = None,
-    ) -> ResidualBPolicy:
+    def load(cls, path: str | Path, device: str | torch.device = "cpu", **expected: Any) -> ResidualBPolicy:
         """Reads a residual B to a device, and checks what it is.
 
         Args:
             path: The file.
             device: Where it computes.
-            pair: What it must have been trained for; None, as below: whatever the file says.
-            mask: Mask that it must have been trained with.
-            writes_all: What it must have been trained to write.
+            **expected: What its manifest must say: `pair`, `mask`, `writes_all`, `model_hash`; None: anything.
 
         Raises:
-            FileError: If the file is missing or damaged, holds another kind of policy, or was trained otherwise.
+            ArtefactError: If the file is missing, damaged or not what was expected.
         """
-        network, manifest = ActorCritic.load(path)
-        if manifest.get("kind") != "residual_b":
-            raise FileError(f"{path} holds a {manifest.get('kind', 'policy of unknown kind')}; expected a residual_b")
-        policy = cls(
+        network, manifest = ActorCritic.load(path, "residual_b", **expected)
+        return cls(
             network.to(device),
             bound=manifest["bound"],
             mask=FingerMask.parse(manifest["mask"]),
             pair=manifest["pair"],
-            writes_all=manifest.get("writes_all", False),
+            writes_all=manifest["writes_all"],
         )
-        wanted = {"pair": pair, "mask": mask, "writes_all": writes_all}
-        for name, value in wanted.items():
-            if value is not None and getattr(policy, name) != value:
-                raise FileError(f"residual B '{path}' has {name} = {getattr(policy, name)}; expected {value}")
-        return policy
 
     @property
     def device(self) -> torch.device:

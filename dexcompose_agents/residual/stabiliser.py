@@ -12,8 +12,8 @@ from torch import Tensor
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.runtime.tensors import Observation, as_given, to_tensors
 from dexcompose_envs import hand
+from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.composition import Layout, bounded, mask_arrays
-from dexcompose_envs.errors import FileError
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask
 
@@ -143,34 +143,25 @@ class StabiliserPolicy:
 
     @classmethod
     def load(
-        cls,
-        path: str | Path,
-        device: str | torch.device = "cpu",
-        *,
-        skill: str | None = None,
-        mask: FingerMask | None = None,
-        model_hash: str | None = None,
+        cls, path: str | Path, device: str | torch.device = "cpu", *, mask: FingerMask | None = None, **expected: Any
     ) -> StabiliserPolicy:
         """Reads a stabiliser to a device.
 
         Args:
             path: The file.
             device: Where it computes.
-            skill: Retention skill that it must belong to; None: any, as for the others.
-            mask: Preserved fingers that it must have been trained with.
-            model_hash: Physics model that it must have been trained on.
+            mask: Preserved fingers that it must have been trained with; None: any.
+            **expected: What else its manifest must say: `skill`, `model_hash`; None: anything.
 
         Raises:
-            FileError: If the file is missing, truncated, corrupt, or made for something else.
+            ArtefactError: If the file is missing, truncated, corrupt, or made for something else.
         """
-        network, manifest = ActorCritic.load(path)
-        expected = {"kind": "stabiliser", "skill": skill, "model_hash": model_hash}
-        for name, value in expected.items():
-            if value is not None and manifest.get(name) != value:
-                raise FileError(f"'{path}' has {name} {manifest.get(name)!r}; expected a {name} of {value!r}")
+        network, manifest = ActorCritic.load(path, "stabiliser", **expected)
         masks = [FingerMask.parse(text) for text in manifest["masks"]]
         if mask is not None and mask not in masks:
-            raise FileError(f"'{path}' was trained with {', '.join(map(str, masks))}; expected a stabiliser of {mask}")
+            raise ArtefactError(
+                f"'{path}' was trained with {', '.join(map(str, masks))}; expected a stabiliser of {mask}"
+            )
         return cls(network.to(device), bound=manifest["bound"], masks=masks, skill=manifest["skill"])
 
     @property

@@ -13,12 +13,9 @@ from torch import Tensor, nn
 
 from dexcompose_agents.artefacts.weights import load_weights, save_weights, weights_hash
 from dexcompose_agents.rl.normalizer import RunningNormalizer
-from dexcompose_envs.errors import FileError
 
 HIDDEN = (256, 256, 128)
 INITIAL_LOG_STD = -1.5
-UNKNOWN_COUNT = 1_000_000.0
-"""Observations that a normaliser is taken to have seen if neither the file nor its manifest's `steps` says how many."""
 _PLAIN: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
@@ -136,26 +133,24 @@ class ActorCritic(nn.Module):
 
     @classmethod
     @torch.inference_mode(False)
-    def load(cls, path: str | Path) -> tuple[ActorCritic, dict[str, Any]]:
+    def load(cls, path: str | Path, kind: str, **expected: Any) -> tuple[ActorCritic, dict[str, Any]]:
         """Reads a network and its manifest.
 
-        A file that doesn't say how many observations its normaliser has seen (those of version 0.1) counts the
-        manifest's `steps`, or `UNKNOWN_COUNT`, so that training goes on with its statistics.
+        Args:
+            path: The file.
+            kind: What it must be, such as "stabiliser".
+            **expected: What else its manifest must say, such as `skill` and `model_hash`; None: anything.
 
         Raises:
-            FileError: If the file holds weights of something else than an actor-critic.
-            WeightsError: If the file is missing, truncated or corrupt.
+            ArtefactError: If the file is missing, truncated, corrupt or not what was expected.
         """
-        tensors, manifest = load_weights(path)
-        sizes = manifest.get("network")
-        if not isinstance(sizes, dict) or "normalizer.mean_rest" not in tensors:
-            raise FileError(f"{path} holds no residual policy: its manifest has no 'network' sizes")
+        tensors, manifest = load_weights(path, kind, **expected)
+        sizes = manifest["network"]
         network = cls(int(sizes["observation_size"]), int(sizes["action_size"]), tuple(sizes["hidden"]))
         mean = tensors.pop("normalizer.mean").double() + tensors.pop("normalizer.mean_rest").double()
         tensors["normalizer.mean"] = mean
         tensors["normalizer.variance"] = tensors.pop("normalizer.std").double().square()
-        count = sizes.get("normalizer_count", manifest.get("steps", UNKNOWN_COUNT))
-        tensors["normalizer.count"] = torch.tensor(float(count), dtype=torch.float64, device="cpu")
+        tensors["normalizer.count"] = torch.tensor(sizes["normalizer_count"], dtype=torch.float64, device="cpu")
         network.load_state_dict(tensors)
         return network.eval(), manifest
 

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dexcompose_agents.artefacts.checkpoints import load_state, save_state
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.policy_evaluation import Policy, evaluate, total_where
 from dexcompose_agents.rl.policy_update import improve
 from dexcompose_agents.rl.rollout import Rollout, RolloutEnv
-from dexcompose_agents.rl.training_log import load_checkpoint, plain, save_checkpoint, write_csv
+from dexcompose_agents.rl.training_log import write_csv
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
 from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_envs.errors import UsageError
@@ -65,7 +66,7 @@ class PPO:
     Raises:
         UsageError: If task and settings disagree on the number of worlds, the task is on a GPU and the network is to
             be elsewhere, or the checkpoint in `out` has used up more than the budget.
-        FileError: If the checkpoint in `out` is unreadable or belongs to another training.
+        ArtefactError: If the checkpoint in `out` is unreadable or belongs to another training.
     """
 
     @torch.inference_mode(False)
@@ -90,7 +91,7 @@ class PPO:
         self.score, self.progress = score, progress
         settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
         sizes = {"observation_size": env.observation_size, "action_size": env.action_size}
-        self.identity = plain({**(identity or {}), **sizes, "score": score, "ppo": settings})
+        self.identity = {**(identity or {}), **sizes, "score": score, "ppo": settings}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
             network = ActorCritic(env.observation_size, env.action_size, config.hidden, config.initial_log_std)
@@ -105,7 +106,7 @@ class PPO:
         self._complete: dict[str, Any] | None = None
         """The last complete state while `train` runs."""
         if self.out is not None and (self.out / "checkpoint.pt").exists():
-            self._restore(load_checkpoint(self.out / "checkpoint.pt", self.identity))
+            self._restore(load_state(self.out / "checkpoint.pt", self.identity))
         if self.iteration > config.iterations:
             asked = f"total_steps is {config.total_steps}, {config.iterations} iterations"
             raise UsageError(f"{asked}; the training in '{self.out}' has made {self.iteration} already")
@@ -294,7 +295,6 @@ class PPO:
     def _state(self) -> dict[str, Any]:
         """A copy of all that the next iteration depends on."""
         return {
-            "identity": self.identity,
             "iteration": self.iteration,
             "seconds": self.seconds,
             "network": copy.deepcopy(self.network.state_dict()),
@@ -313,6 +313,6 @@ class PPO:
 
     def _save(self, state: dict[str, Any]) -> None:
         if self.out is not None:
-            save_checkpoint(self.out / "checkpoint.pt", state)
+            save_state(self.out / "checkpoint.pt", state, self.identity)
             write_csv(self.out / "metrics.csv", state["metrics"])
             write_csv(self.out / "evaluations.csv", state["evaluations"])

@@ -9,24 +9,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from tyro.conf import Positional, Suppress
 
-from dexcompose_agents.artefacts.pretrained_files import file_hash, pretrained_folder
+from dexcompose_agents.artefacts.shipped import file_hash, pretrained_folder
 from dexcompose_agents.evaluation.manifest import config_hash
 from dexcompose_agents.runtime.compute import Piece, physics_options
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.presets import PRESETS
 from dexcompose_agents.runtime.progress import Advance, progress_bar
 from dexcompose_agents.stages.settings import changed, on_device, options, that_matter, with_options
-from dexcompose_envs import __version__, parse_chain
+from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.held_states import held_states_folder
 from dexcompose_envs.physics import BACKENDS
+from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import make_retention, make_skill, parse_pair
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 else:
     Preset, Backend = Literal[tuple(PRESETS)], Literal[tuple(BACKENDS)]
 
-__all__ = ["Advance", "Backend", "Chain", "Piece", "Preset", "Reads", "Stage", "content_hash", "model_hash"]
+__all__ = ["Advance", "Backend", "Chain", "Piece", "Preset", "Reads", "Stage", "content_hash"]
 
-DATA_VERSION = __version__
 Needs = Literal["skill", "retention skill", "pair"]
 CHECKS: Mapping[Needs, Any] = {"skill": make_skill, "retention skill": make_retention, "pair": parse_pair}
 """What refuses a wrong name."""
@@ -163,7 +162,7 @@ class Stage(ABC):
         return {
             "settings": self.facts(),
             "data_version": DATA_VERSION,
-            "model_hash": model_hash(self.name),
+            "model_hash": model_hash_of(self.name),
             "inputs": {read.what: content_hash(read.path) for read in self.reads()},
         }
 
@@ -216,15 +215,6 @@ class Stage(ABC):
 
         root = self.file(given, f"demos/{skill}", Path("runs/demos"))
         return Reads("demonstrations", root / dataset_id_of(skill), f"dexcompose demos {skill} --out {root}")
-
-
-@cache
-def model_hash(name: str) -> str:
-    """Hash of the physics model of a skill or a chain of skills."""
-    from dexcompose_envs.scene import build_scene
-
-    retention, interactions = parse_chain(name)
-    return str(build_scene(retention, *interactions).model_hash)
 
 
 def content_hash(path: Path) -> str:

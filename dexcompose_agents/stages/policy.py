@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage, model_hash
-from dexcompose_envs import __version__
+from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
+from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.errors import FileError
+from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import make_skill
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Policy(Stage):
 
 
 def _recorded_facts(skill: str, dataset_id: str, root: Path) -> dict[str, Any]:
-    """Environment version, model hash and expert seeds of a recorded dataset, which must fit the environment."""
+    """Data version, model hash and expert seeds of a recorded dataset, which must fit the environment."""
     from dexcompose_envs.demonstrations import load_demonstrations
     from dexcompose_envs.demonstrations.datasets import METADATA_KEY
 
@@ -66,8 +67,8 @@ def _recorded_facts(skill: str, dataset_id: str, root: Path) -> dict[str, Any]:
         about: dict[str, Any] = load_demonstrations(dataset_id, root).storage.metadata[METADATA_KEY]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise FileError(f"dataset '{dataset_id}' in '{root}' is damaged or not ours: {error!r}") from None
-    for key, here in (("env_version", __version__), ("model_hash", model_hash(skill))):
+    for key, here in (("data_version", DATA_VERSION), ("model_hash", model_hash_of(skill))):
         if about.get(key) != here:
             was = f"dataset '{dataset_id}' in '{root}' was recorded with {key} {about.get(key)!r}"
             raise FileError(f"{was}; expected {here!r}")
-    return {key: about[key] for key in ("env_version", "model_hash", "policy", "episode_seeds")}
+    return {key: about[key] for key in ("model_hash", "policy", "episode_seeds")}

@@ -72,7 +72,7 @@ class Residual(Stage):
         train_residual_b(
             self.name, self.chosen,
             load_policy(parse_pair(self.name)[1], path=policy.path, device=config.ppo.device),
-            StabiliserPolicy.load(stabiliser.path, config.ppo.device), config, work,
+            StabiliserPolicy.load(stabiliser.path, config.ppo.device, skill=parse_pair(self.name)[0]), config, work,
             progress=lambda row: advance(row["iteration"], config.ppo.iterations),
             max_minutes=piece.remaining, held_states=library.path, **options,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from dexcompose_agents.artefacts.pretrained_files import SUMMARY_FILE
+from dexcompose_agents.artefacts.shipped import SUMMARY_FILE
 from dexcompose_agents.evaluation.manifest import write_json
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import progress_bar

@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from dexcompose_envs.agent import Agent
+from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.demonstrations.attempts import Attempts, Progress, RecordingError
 from dexcompose_envs.demonstrations.datasets import (
     RecordedEpisode,
@@ -165,7 +166,7 @@ def record(
         settings = {
             "skill": skill,
             "policy": agent.name,
-            "env_version": version_of_envs(),
+            "data_version": DATA_VERSION,
             "model_hash": env.model_hash,
             "seed": seed,
             "tail": tail,
@@ -199,7 +200,7 @@ def record(
         root=folder,
         algorithm_name=settings["policy"],
         description=f"Successful episodes of {skill}, cut {tail} control steps after success.",
-        requirements=[f"dexcompose=={settings['env_version']}"],
+        requirements=[f"dexcompose=={version_of_envs()}"],
         force=force,
     )
     attempts.remove()

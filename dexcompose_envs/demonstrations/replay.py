@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
+from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.demonstrations.datasets import METADATA_KEY, load_demonstrations
-from dexcompose_envs.demonstrations.recorder import version_of_envs
 from dexcompose_envs.observations import Array
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
@@ -93,7 +93,7 @@ def replay_dataset(
     )
     try:
         here = {
-            "env_version": version_of_envs(),
+            "data_version": DATA_VERSION,
             "model_hash": venv.unwrapped.model_hash,  # type: ignore[attr-defined]
         }
         for key, value in here.items():

@@ -15,7 +15,7 @@ from dexcompose_envs import hand
 from dexcompose_envs.checks import one_of
 from dexcompose_envs.episodes import base_shake
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.held_states import HeldStateError, HeldStateLibrary
+from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.scene import Scene, build_scene
 
 STARTS = ("held", "scratch")
@@ -73,18 +73,15 @@ class StartSampler:
         """The held-state library.
 
         Raises:
-            HeldStateError: If it is missing or belongs to another skill or model.
+            ArtefactError: If it is missing or belongs to another skill or model.
         """
         if self._chain.retention is None:
             raise UsageError(f"{self._chain.name} holds no object, so it has no held states")
-        from dexcompose_envs import __version__
-
         skill = self._chain.retention.name
         model_hash = build_scene(skill).model_hash
         if not isinstance(self._source, HeldStateLibrary):
-            return HeldStateLibrary.load(self._source or skill, env_version=__version__, model_hash=model_hash)
-        if self._source.skill != skill:
-            raise HeldStateError(f"held_states are of {self._source.skill}; expected {skill}'s")
+            return HeldStateLibrary.load(self._source or skill, skill=skill, model_hash=model_hash)
+        self._source.check(skill=skill, model_hash=model_hash)
         return self._source
 
     def check(self, start: str, held_index: NDArray[np.int64] | None = None) -> None:
@@ -110,7 +107,7 @@ class StartSampler:
             held_index: Rows (M,) of the held-state library; None: drawn at random.
 
         Raises:
-            HeldStateError: If the library is missing or doesn't fit this environment.
+            ArtefactError: If the library is missing or doesn't fit this environment.
         """
         count, chain, model = len(rngs), self._chain, self._model
         qpos, qvel = np.tile(model.qpos0, (count, 1)), np.zeros((count, model.nv))

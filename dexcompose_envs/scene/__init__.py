@@ -2,4 +2,13 @@
 
 from dexcompose_envs.scene.build import Scene, build_scene
 
-__all__ = ["Scene", "build_scene"]
+__all__ = ["Scene", "build_scene", "model_hash_of"]
+
+
+def model_hash_of(name: str) -> str:
+    """Hash of the physics model of a skill or a chain of skills, such as "PushButton" or "GraspBall-PushButton".
+
+    Raises:
+        UsageError: If it is unknown.
+    """
+    return build_scene(*name.split("-")).model_hash

@@ -22,7 +22,7 @@ import torch
 import tyro
 
 from dexcompose_agents import cli, evaluation
-from dexcompose_agents.artefacts.pretrained_files import pretrained_folder
+from dexcompose_agents.artefacts.shipped import pretrained_folder
 from dexcompose_agents.evaluation import EvaluationInterrupted
 from dexcompose_agents.residual.config import residual_b_preset
 from dexcompose_agents.stages.residual import Residual
@@ -213,20 +213,20 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def _of_another_version(path: Path) -> None:
+def _of_another_model(path: Path) -> None:
     library = HeldStateLibrary.load(path)
-    manifest = replace(library.manifest, env_version="0.0.9")
+    manifest = replace(library.manifest, model_hash="0123456789ab")
     HeldStateLibrary.from_columns(manifest, library.columns()).save(path)
 
 
 @pytest.mark.parametrize(
     ("name", "spoil", "message"),
     [
-        ("pretrained/PushButton.safetensors", _cut, "is truncated or corrupt"),
-        ("pretrained/PushButton.safetensors", _flip, "is corrupt"),
-        ("pretrained/PushButton.safetensors", Path.unlink, "make them with: dexcompose train policy PushButton"),
-        ("held_states/GraspBall.npz", _cut, "is truncated or corrupt"),
-        ("held_states/GraspBall.npz", _of_another_version, "made with env_version '0.0.9', expected '"),
+        ("pretrained/PushButton.safetensors", _cut, "is truncated, damaged or foreign"),
+        ("pretrained/PushButton.safetensors", _flip, "was altered or damaged"),
+        ("pretrained/PushButton.safetensors", Path.unlink, "make one with: dexcompose train policy PushButton"),
+        ("held_states/GraspBall.npz", _cut, "is truncated, damaged or foreign"),
+        ("held_states/GraspBall.npz", _of_another_model, "model_hash is '0123456789ab'; expected '"),
         ("held_states/GraspBall.npz", Path.unlink, "no held states for 'GraspBall'"),
     ],
 )

@@ -85,7 +85,7 @@ def make_library(count=12):
     thumb_j0 = hand.ACTION_NAMES.index("THJ0") - 6
     columns["reference"][:, thumb_j0] = -0.5  # its range ends at 0, where it opens to
     columns["reference"][:, thumb_j0 - 1] = 0.1
-    return HeldStateLibrary.from_columns(Manifest("GraspBall", "0.1.0", "model", "policy"), columns)
+    return HeldStateLibrary.from_columns(Manifest("GraspBall", "model", "policy"), columns)
 
 
 @pytest.fixture

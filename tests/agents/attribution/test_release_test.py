@@ -24,6 +24,7 @@ from dexcompose_envs import hand
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.scene import model_hash_of
 
 SMALL = ReleaseTestConfig(steps=20, rollouts=12, clean_steps=4, seed=5)
 masks = st.sampled_from(FingerMask.candidates())
@@ -186,7 +187,7 @@ def test_the_real_environment_fits(motion, retained):
     columns["reference"] = columns["control"][:, 6:]
     columns["hold_target"] = observation["context"][:, venv.unwrapped.layout["context"]["object_position"]] / 10
     venv.close()
-    library = HeldStateLibrary.from_columns(Manifest("GraspBall", "", "", ""), columns)
+    library = HeldStateLibrary.from_columns(Manifest("GraspBall", model_hash_of("GraspBall"), ""), columns)
     config = ReleaseTestConfig(rollouts=2, motion=motion)
     masks = [FingerMask.parse("TH+FF")]
     (row,) = run_release_test("GraspBall", config, library=library, masks=masks, env_kwargs={"num_threads": 1})

@@ -19,6 +19,7 @@ from dexcompose_agents.attribution.selectors import (
 )
 from dexcompose_agents.attribution.tables import MaskResult
 from dexcompose_agents.attribution.usage import FingerUsage
+from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.ownership import FingerMask
 
 PAIR = PairContext("GraspBall", "PushButton")
@@ -91,7 +92,7 @@ def test_selection_file_round_trip(tmp_path):
     assert Selection.load(tmp_path / "mask.json") == selection
     for text in ("{}", "[1]", "not json", '{"mask": "XX"}'):
         (tmp_path / "mask.json").write_text(text)
-        with pytest.raises(ValueError, match=r"mask\.json isn't a mask selection"):
+        with pytest.raises(ArtefactError, match=r"mask\.json' is truncated, damaged or foreign"):
             Selection.load(tmp_path / "mask.json")
 
 

@@ -23,7 +23,13 @@ def one_thread():
 def trained(tmp_path_factory):
     """Weight file and manifest of the toy skill, trained for real."""
     from dexcompose_agents.diffusion import train
+    from dexcompose_envs.scene import model_hash_of
 
     path = tmp_path_factory.mktemp("toy") / "PushButton.safetensors"
-    manifest = train(toy.episodes(), toy.TRAINING, path, provenance={"skill": "PushButton"})
+    manifest = train(
+        toy.episodes(),
+        toy.TRAINING,
+        path,
+        provenance={"skill": "PushButton", "model_hash": model_hash_of("PushButton")},
+    )
     return path, manifest

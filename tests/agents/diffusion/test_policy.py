@@ -9,8 +9,9 @@ from diffusion_toy import QUICK, Operations, rollout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexcompose_agents.artefacts.weights import WeightsError, load_weights, save_weights
+from dexcompose_agents.artefacts.weights import ArtefactError, load_weights, save_weights
 from dexcompose_agents.diffusion import BasePolicy, DiffusionPolicy, load_policy, train
+from dexcompose_agents.diffusion.training import KIND
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +282,7 @@ def test_hidden_fingers_do_not_matter(tmp_path):
     config = dataclasses.replace(QUICK, finger_dropout=0.5)
     path = tmp_path / "w.safetensors"
     train(demos, config, path)
-    policy = load_policy("GraspBall", path=path)
+    policy = DiffusionPolicy(*load_weights(path, KIND))
     observation = rng.uniform(-1, 1, (1, 30))
     moved = observation.copy()
     moved[:, 10:14] += 0.5  # middle finger
@@ -297,23 +298,29 @@ def test_hidden_fingers_do_not_matter(tmp_path):
     assert not np.allclose(first_action(observation), first_action(moved))
 
 
-def test_missing_weights_name_the_command_that_makes_them(tmp_path):
-    with pytest.raises(WeightsError, match="dexcompose train policy OpenDoor"):
-        load_policy("OpenDoor", path=tmp_path / "nothing.safetensors")
-    with pytest.raises(ValueError, match="unknown skill 'Juggle'; expected one of GraspBall"):
+def test_missing_weights_name_the_command_that_makes_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEXCOMPOSE_PRETRAINED", str(tmp_path))
+    with pytest.raises(ArtefactError, match="dexcompose train policy PushButton"):
+        load_policy("PushButton")
+    with pytest.raises(ArtefactError, match=r"can't read .*nothing\.safetensors"):
+        load_policy("PushButton", path=tmp_path / "nothing.safetensors")
+    with pytest.raises(ValueError, match=r"unknown .*skill 'Juggle'; expected one of"):
         load_policy("Juggle")
 
 
 def test_weights_of_another_skill_or_kind_are_refused(trained, tmp_path):
-    with pytest.raises(WeightsError, match="of skill 'PushButton'; expected 'GraspBall'"):
+    with pytest.raises(ArtefactError, match="skill is 'PushButton'; expected 'GraspBall'"):
         load_policy("GraspBall", path=trained[0])
-    tensors, manifest = load_weights(trained[0])
+    tensors, manifest = load_weights(trained[0], KIND)
+    save_weights(tmp_path / "moved.safetensors", tensors, {**manifest, "model_hash": "another"})
+    with pytest.raises(ArtefactError, match="model_hash is 'another'; expected"):
+        load_policy("PushButton", path=tmp_path / "moved.safetensors")
     save_weights(tmp_path / "other.safetensors", tensors, {**manifest, "kind": "stabiliser"})
-    with pytest.raises(WeightsError, match="kind 'stabiliser'; expected 'diffusion_policy'"):
+    with pytest.raises(ArtefactError, match="kind is 'stabiliser'; expected 'diffusion_policy'"):
         load_policy("PushButton", path=tmp_path / "other.safetensors")
     tensors.pop("film_step.bias")
     save_weights(tmp_path / "part.safetensors", tensors, manifest)
-    with pytest.raises(WeightsError, match=r"don't fit together .*film_step\.bias"):
+    with pytest.raises(ArtefactError, match=r"don't fit together .*film_step\.bias"):
         load_policy("PushButton", path=tmp_path / "part.safetensors")
 
 

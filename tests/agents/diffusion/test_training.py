@@ -8,7 +8,7 @@ from diffusion_toy import NETWORK, QUICK, TRAINING, Operations, episodes
 
 from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.diffusion import TrainingError, TrainingInterrupted, train
-from dexcompose_agents.diffusion.training import new_network
+from dexcompose_agents.diffusion.training import KIND, new_network
 
 EPISODES = episodes(6)
 
@@ -25,7 +25,7 @@ def interrupt_at(step):
 def uninterrupted(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "w.safetensors"
     train(EPISODES, QUICK, path)
-    return load_weights(path)
+    return load_weights(path, KIND)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_resumed_run_ends_as_an_uninterrupted_one(stopped, uninterrupted):
     steps = []
     train(EPISODES, QUICK, stopped, progress=lambda report: steps.append(report.step))
     assert steps == list(range(6, 13))
-    weights, manifest = load_weights(stopped)
+    weights, manifest = load_weights(stopped, KIND)
     for name, value in uninterrupted[0].items():
         assert torch.equal(weights[name], value), name
     assert manifest["final_loss"] == uninterrupted[1]["final_loss"]
@@ -65,7 +65,7 @@ def test_a_run_in_pieces_ends_as_one_in_one_go(tmp_path, uninterrupted):
             assert f"stopped at step {pieces} of 12" in str(stopped)
             assert "the same call resumes there" in str(stopped)
     assert pieces == 11
-    for name, value in load_weights(path)[0].items():
+    for name, value in load_weights(path, KIND)[0].items():
         assert torch.equal(value, uninterrupted[0][name]), name
 
 
@@ -157,7 +157,7 @@ def test_weights_are_averaged_ones(tmp_path):
     for name, change in {"last": {"ema_decay": 0.0}, "average": {}}.items():
         path = tmp_path / f"{name}.safetensors"
         train(EPISODES, dataclasses.replace(QUICK, learning_rate=1e-2, **change), path)
-        found[name] = load_weights(path)[0]["film_step.weight"]
+        found[name] = load_weights(path, KIND)[0]["film_step.weight"]
     start = new_network(3, 1, NETWORK, QUICK.seed).film_step.weight.detach()
     distance = {name: (value - start).norm().item() for name, value in found.items()}
     assert 0 < distance["average"] < distance["last"]
@@ -193,7 +193,7 @@ def test_bfloat16_trains(tmp_path):
 def test_manifest_says_what_made_the_weights(tmp_path):
     provenance = {"skill": "PushButton", "dataset_id": "DexCompose/PushButton/expert-v0", "model_hash": "abc"}
     train(EPISODES, QUICK, tmp_path / "w.safetensors", provenance=provenance)
-    manifest = load_weights(tmp_path / "w.safetensors")[1]
+    manifest = load_weights(tmp_path / "w.safetensors", KIND)[1]
     assert provenance.items() <= manifest.items()
     assert manifest["steps"] == 12
     assert manifest["dataset"]["episodes"] == 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from dexcompose_agents.artefacts.shipped import ShippedFileError, choose_mask, residual_path, stabiliser_path
-from dexcompose_agents.diffusion import Episode, load_policy, preset, train
+from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stabiliser_path
+from dexcompose_agents.artefacts.weights import load_weights
+from dexcompose_agents.attribution import Selection
+from dexcompose_agents.diffusion import DiffusionPolicy, Episode, preset, train
+from dexcompose_agents.diffusion.training import KIND
 from dexcompose_agents.methods import CompositionMethod, CompositionSpec, make_method
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_size
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_envs import FingerMask
+from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.composition import CompositionTask
 from dexcompose_envs.episodes.phases import INTERACT_FROM
 from dexcompose_envs.hand import NUM_WRIST, finger_slice
+from dexcompose_envs.scene import model_hash_of
 
 PAIR = "GraspBall-PushButton"
 LAYOUT = CompositionTask.of_name(PAIR).layout
@@ -133,7 +137,7 @@ def test_preserved_fingers_are_hidden_from_a_policy_trained_without_them(
     demos = [Episode(obs=rng.uniform(-1, 1, (9, size)), action=rng.uniform(-1, 1, (9, 28))) for _ in range(3)]
     config = replace(preset("tiny", "PushButton"), steps=5, finger_dropout=dropout)
     train(demos, config, tmp_path / "PushButton.safetensors")
-    policy = load_policy("PushButton", path=tmp_path / "PushButton.safetensors")
+    policy = DiffusionPolicy(*load_weights(tmp_path / "PushButton.safetensors", KIND))
 
     method = CompositionSpec(mask=mask, stabiliser=None).make("plain", PAIR, base_policy=policy)
     assert seen is None or seeing(method, seen)
@@ -164,9 +168,9 @@ def random_weights(mask: FingerMask, folder: Path) -> dict[str, Path]:
         torch.nn.init.normal_(network.mean_layer.weight, std=0.3)
     paths = {role: folder / f"{role}.safetensors" for role in ("stabiliser", "residual")}
     stabiliser = StabiliserPolicy(networks[0], bound=0.1, masks=[mask], skill="GraspBall")
-    stabiliser.save(paths["stabiliser"], networks[0])
+    stabiliser.save(paths["stabiliser"], networks[0], model_hash=model_hash_of("GraspBall"))
     residual = ResidualBPolicy(networks[1], bound=bound_of(ResidualBConfig(), "PushButton"), mask=mask, pair=PAIR)
-    residual.save(paths["residual"], networks[1])
+    residual.save(paths["residual"], networks[1], model_hash=model_hash_of(PAIR))
     return paths
 
 
@@ -206,8 +210,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_mask(path: Path, mask: str, selector: str | None = None) -> None:
-    path.write_text(json.dumps({"mask": mask} | ({} if selector is None else {"selector": selector})))
+def write_mask(path: Path, mask: str, selector: str) -> None:
+    Selection(FingerMask.parse(mask), selector, PAIR, "because", {}).save(path)
 
 
 def test_masks_are_chosen_by_file_by_name_and_by_selector(folder: Path) -> None:
@@ -221,23 +225,29 @@ def test_masks_are_chosen_by_file_by_name_and_by_selector(folder: Path) -> None:
 
 
 def test_missing_and_spoilt_masks(folder: Path) -> None:
-    with pytest.raises(ShippedFileError, match=f"select-mask {PAIR}"):
+    with pytest.raises(ArtefactError, match=f"select-mask {PAIR}"):
         choose_mask(PAIR)
-    with pytest.raises(ShippedFileError, match="selector 'heuristic'"):
+    with pytest.raises(ArtefactError, match="selector 'heuristic'"):
         choose_mask(PAIR, selector="heuristic")
     with pytest.raises(ValueError, match="unknown finger"):
         choose_mask(PAIR, "TH+XX")
     (folder / "masks" / f"{PAIR}.json").write_text("[1, 2]")
-    with pytest.raises(ShippedFileError, match="is not a mask selection"):
+    with pytest.raises(ArtefactError, match="truncated, damaged or foreign"):
         choose_mask(PAIR)
 
 
+def test_the_mask_of_another_pair_is_refused(folder: Path) -> None:
+    write_mask(folder / "mine.json", "TH+LF", "oracle")
+    with pytest.raises(ArtefactError, match=rf"mine\.json.*pair is '{PAIR}'; expected 'PickStick-PushButton'"):
+        choose_mask("PickStick-PushButton", folder / "mine.json")
+
+
 def test_stabiliser_of_the_pair_comes_before_that_of_the_skill(folder: Path) -> None:
-    with pytest.raises(ShippedFileError, match="no stabiliser"):
+    with pytest.raises(ArtefactError, match="no stabiliser"):
         stabiliser_path(PAIR)
     (folder / "stabiliser-GraspBall.safetensors").touch()
     assert stabiliser_path(PAIR).name == "stabiliser-GraspBall.safetensors"
     (folder / f"stabiliser-{PAIR}.safetensors").touch()
     assert stabiliser_path(PAIR).name == f"stabiliser-{PAIR}.safetensors"
-    with pytest.raises(ShippedFileError, match="no residual"):
+    with pytest.raises(ArtefactError, match="no residual"):
         residual_path(PAIR)

@@ -123,7 +123,7 @@ def test_training_pauses_and_goes_on(tmp_path, tensor_backend):
         train_stabiliser("GraspBall", config, tmp_path, max_minutes=1e-9)
     assert not (tmp_path / "stabiliser.safetensors").exists()
     train_stabiliser("GraspBall", config, tmp_path)
-    _, manifest = ActorCritic.load(tmp_path / "stabiliser.safetensors")
+    _, manifest = ActorCritic.load(tmp_path / "stabiliser.safetensors", "stabiliser")
     assert (manifest["iterations"], manifest["backend"], manifest["device"]) == (2, "warp", "cpu")
 
 
@@ -137,7 +137,7 @@ def test_train_stabiliser_writes_a_policy(tmp_path):
     assert "base_held" in header and "composed_held" in header
     again = train_stabiliser("GraspBall", config, tmp_path)  # resumes at the end: nothing left to do
     assert again.bound == trained.bound
-    with pytest.raises(ValueError, match="expected a residual_b"):
+    with pytest.raises(ValueError, match="kind is 'stabiliser'; expected 'residual_b'"):
         ResidualBPolicy.load(tmp_path / "stabiliser.safetensors")
 
 
@@ -147,15 +147,15 @@ def test_a_folder_belongs_to_one_stabiliser(tmp_path):
     before = (tmp_path / "stabiliser.safetensors").read_bytes()
     ppo = replace(config.ppo, learning_rate=1e-3)
     others = [
-        ("PickStick", config, "skill is 'GraspBall' there, 'PickStick' here"),
-        ("GraspBall", replace(config, masks=("TH+FF",)), r"config\.masks is \['TH\+MF\+RF\+LF'\] there"),
-        ("GraspBall", replace(config, alpha=0.1), r"config\.alpha is 0\.001 there, 0\.1 here"),
-        ("GraspBall", replace(config, ppo=ppo), r"ppo\.learning_rate is 0\.0003 there"),
+        ("PickStick", config, "skill is 'GraspBall'; expected 'PickStick'"),
+        ("GraspBall", replace(config, masks=("TH+FF",)), r"config\.masks is \['TH\+MF\+RF\+LF'\]; expected"),
+        ("GraspBall", replace(config, alpha=0.1), r"config\.alpha is 0\.001; expected 0\.1"),
+        ("GraspBall", replace(config, ppo=ppo), r"ppo\.learning_rate is 0\.0003; expected"),
     ]
     for skill, settings, message in others:
         with pytest.raises(FileError, match=message):
             train_stabiliser(skill, settings, tmp_path)
-    with pytest.raises(FileError, match=r"options\.held_split is None there, 'test' here"):
+    with pytest.raises(FileError, match=r"options\.held_split is None; expected 'test'"):
         train_stabiliser("GraspBall", config, tmp_path, held_split="test")
     assert (tmp_path / "stabiliser.safetensors").read_bytes() == before
     train_stabiliser("GraspBall", replace(config, num_threads=1), tmp_path)
@@ -172,10 +172,10 @@ def test_a_folder_belongs_to_one_residual_b(tmp_path):
 
     train_residual_b(PAIR, MASK, RepeatingPolicy(), stabiliser(1), config, tmp_path, **options)
     others = [
-        (FingerMask.parse("TH+FF"), RepeatingPolicy(), stabiliser(1), config, r"mask is 'TH\+MF\+RF\+LF' there"),
-        (MASK, OtherPolicy(), stabiliser(1), config, "base_policy is 'RepeatingPolicy' there, '0123' here"),
+        (FingerMask.parse("TH+FF"), RepeatingPolicy(), stabiliser(1), config, r"mask is 'TH\+MF\+RF\+LF'; expected"),
+        (MASK, OtherPolicy(), stabiliser(1), config, "base_policy is 'RepeatingPolicy'; expected '0123'"),
         (MASK, RepeatingPolicy(), stabiliser(2), config, r"stabiliser\.weights is"),
-        (MASK, RepeatingPolicy(), None, config, r"stabiliser is \{.*\} there, None here"),
+        (MASK, RepeatingPolicy(), None, config, r"stabiliser is \{.*\}; expected None"),
         (MASK, RepeatingPolicy(), stabiliser(1), replace(config, bound_fingers=0.1), "bound is"),
     ]
     for mask, policy, helper, settings, message in others:

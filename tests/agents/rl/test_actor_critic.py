@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dexcompose_agents.rl import actor_critic
-from dexcompose_agents.rl.actor_critic import UNKNOWN_COUNT, ActorCritic, DeterministicPolicy
+from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.rl.normalizer import RunningNormalizer
 
 
@@ -64,7 +63,7 @@ def test_file_keeps_the_policy(tmp_path):
     network = _trained()
     path = tmp_path / "policy.safetensors"
     network.save(path, {"kind": "stabiliser"})
-    restored, manifest = ActorCritic.load(path)
+    restored, manifest = ActorCritic.load(path, "stabiliser")
     assert manifest["kind"] == "stabiliser"
     observation = torch.randn(64, 40) * 0.02 + 0.9
     # Half precision has 11 bits: results agree to about a per mille of their size, which is of order one.
@@ -76,24 +75,11 @@ def test_going_on_from_a_file_keeps_what_the_normaliser_has_seen(tmp_path):
     network = ActorCritic(1, 1, hidden=(4,))
     network.normalizer.update(torch.tensor([[0.0], [2.0], [4.0], [2.0], [2.0], [2.0], [2.0], [2.0]]))  # mean 2
     network.save(tmp_path / "new.safetensors", {"kind": "stabiliser"})
-    restored, _ = ActorCritic.load(tmp_path / "new.safetensors")
+    restored, _ = ActorCritic.load(tmp_path / "new.safetensors", "stabiliser")
     restored.normalizer.update(torch.tensor([[12.0], [12.0]]))
     # (8 * 2 + 2 * 12) / 10 = 4; had the file forgotten the 8, the mean would be 12.
     assert restored.normalizer.mean.item() == pytest.approx(4.0)
     assert restored.normalizer.count.item() == 10.0
-
-
-@pytest.mark.parametrize(("facts", "count"), [({"steps": 98}, 98.0), ({}, UNKNOWN_COUNT)])
-def test_files_without_a_count_go_on_from_their_steps(tmp_path, monkeypatch, facts, count):
-    written = actor_critic.save_weights
-
-    def as_before(path, tensors, manifest):
-        del manifest["network"]["normalizer_count"]
-        written(path, tensors, manifest)
-
-    monkeypatch.setattr(actor_critic, "save_weights", as_before)
-    ActorCritic(1, 1, hidden=(4,)).save(tmp_path / "old.safetensors", {"kind": "stabiliser", **facts})
-    assert ActorCritic.load(tmp_path / "old.safetensors")[0].normalizer.count.item() == count
 
 
 def test_tracking_returns_by_hand():
@@ -121,8 +107,8 @@ def test_file_of_something_else_is_refused(tmp_path):
     from dexcompose_agents.artefacts.weights import save_weights
 
     save_weights(tmp_path / "other.safetensors", {"x": torch.zeros(3)}, {"kind": "diffusion"})
-    with pytest.raises(ValueError, match="no residual policy"):
-        ActorCritic.load(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="kind is 'diffusion'; expected 'stabiliser'"):
+        ActorCritic.load(tmp_path / "other.safetensors", "stabiliser")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 17, 64])

@@ -62,7 +62,7 @@ def _run(path, inside, env=None):
         trainer = PPO(env or PointMass(4, episode_steps=5), CONFIG, out=path)
         trainer.train()
         trainer.network.save(path / "policy.safetensors", {"kind": "stabiliser"})
-        policy = DeterministicPolicy(ActorCritic.load(path / "policy.safetensors")[0])
+        policy = DeterministicPolicy(ActorCritic.load(path / "policy.safetensors", "stabiliser")[0])
         observation = torch.full((2, 16), 0.1, dtype=torch.float32, device="cpu")
         said = [policy(observation.clone()), policy(observation.clone().requires_grad_())]
     weights = torch.cat([value.flatten().double() for value in trainer.network.state_dict().values()])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dexcompose_agents import cli
-from dexcompose_agents.artefacts.pretrained_files import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
+from dexcompose_agents.artefacts.shipped import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
 from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.diffusion import load_policy
 from dexcompose_agents.held_states import collection as held_state_collection
@@ -19,8 +19,8 @@ from dexcompose_agents.stages import base, train_all
 from dexcompose_agents.stages.held_states import HeldStates
 from dexcompose_agents.stages.release_test import ReleaseTest
 from dexcompose_agents.stages.train_all import TrainAll
-from dexcompose_envs.errors import FileError
-from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateError, HeldStateLibrary, held_states_folder
+from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateLibrary, held_states_folder
 
 PAIR = "GraspBall-PushButton"
 STAGES = (
@@ -91,8 +91,8 @@ def test_the_chain_runs_on_warp(folder, again, monkeypatch):
     on_warp = {"backend": "warp"}
     ran = again(stabiliser=on_warp, residual=on_warp)
     assert ran == [name for name in STAGES if not name.startswith(("demonstrations", "policy"))]
-    for name in ("stabiliser-GraspBall", f"residual-{PAIR}"):
-        assert load_weights(folder / "pretrained" / f"{name}.safetensors")[1]["backend"] == "warp"
+    for name, kind in {"stabiliser-GraspBall": "stabiliser", f"residual-{PAIR}": "residual_b"}.items():
+        assert load_weights(folder / "pretrained" / f"{name}.safetensors", kind)[1]["backend"] == "warp"
     settings = json.loads((folder / "pretrained" / "release_test" / "GraspBall.json").read_text())
     assert settings["backend"] == "warp"
     assert again(stabiliser=on_warp, residual=on_warp) == []
@@ -103,7 +103,7 @@ def test_policies_say_what_they_were_made_from(made):
     assert manifest["skill"] == "PushButton"
     assert manifest["dataset_id"] == "DexCompose/PushButton/expert-v0"
     assert len(manifest["episode_seeds"]) == 2
-    assert {"env_version", "model_hash"} <= manifest.keys()
+    assert {"data_version", "model_hash"} <= manifest.keys()
 
 
 def test_second_run_skips_everything(again):
@@ -182,7 +182,7 @@ def test_folders_that_are_none(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match="DEXCOMPOSE_PRETRAINED is 'nowhere'; expected a folder"):
         pretrained_folder()
     monkeypatch.setenv(FOLDER_VARIABLE, "nowhere")
-    with pytest.raises(HeldStateError, match="DEXCOMPOSE_HELD_STATES is 'nowhere'; expected a folder"):
+    with pytest.raises(UsageError, match="DEXCOMPOSE_HELD_STATES is 'nowhere'; expected a folder"):
         held_states_folder()
 
 

@@ -109,7 +109,7 @@ def test_neither_a_release_nor_another_device_invalidates_a_finished_stage(tmp_p
     assert toy.run() == []
 
 
-@pytest.mark.parametrize("what", ["DATA_VERSION", "model_hash"])
+@pytest.mark.parametrize("what", ["DATA_VERSION", "model_hash_of"])
 def test_another_data_version_or_model_does(tmp_path, monkeypatch, what):
     Toy(tmp_path).run()
     monkeypatch.setattr(base, what, 99 if what == "DATA_VERSION" else lambda name: "another")

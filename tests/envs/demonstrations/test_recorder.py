@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from dexcompose_envs import __version__
+from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.demonstrations import (
     CallbackPolicy,
     RecordingError,
@@ -101,7 +101,7 @@ def test_metadata_says_how_it_was_made(recorded):
     root, _, _ = recorded
     dataset = load_demonstrations(DATASET, root)
     about = dataset.storage.metadata["dexcompose"]
-    assert about["env_version"] == __version__
+    assert about["data_version"] == DATA_VERSION
     assert about["model_hash"] == build_scene(None, "PushButton").model_hash
     assert about["episode_seeds"] == [100, 103, 104, 105]
     assert about["attempts"] == 6
@@ -212,7 +212,7 @@ def test_minaris_folder_is_left_as_it_was(recorded, monkeypatch, tmp_path):
     assert "MINARI_DATASETS_PATH" not in os.environ
 
 
-@pytest.mark.parametrize("key", ["env_version", "model_hash"])
+@pytest.mark.parametrize("key", ["data_version", "model_hash"])
 def test_replay_refuses_another_environment(recorded, tmp_path, key):
     root, _, _ = recorded
     target = tmp_path / DATASET / "data"
@@ -222,7 +222,7 @@ def test_replay_refuses_another_environment(recorded, tmp_path, key):
     metadata = json.loads((target / "metadata.json").read_text())
     metadata["dexcompose"][key] = "other"
     (target / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(ReplayError, match=f"was recorded with {key} 'other', expected '.*'; record it again") as error:
+    with pytest.raises(ReplayError, match=f"was recorded with {key} 'other', expected .*; record it again") as error:
         replay_dataset(DATASET, root=tmp_path)
     assert "\n" not in str(error.value)
     del metadata["dexcompose"]
