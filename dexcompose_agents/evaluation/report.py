@@ -58,7 +58,7 @@ def _notices(results: dict[str, Any]) -> list[str]:
 def _lead(results: dict[str, Any]) -> str:
     episodes = sum(row["episodes"] for row in results["runs"])
     seeds = sorted({len(row["per_seed"]) for row in results["runs"]})
-    text = f"{episodes} rollouts, {' or '.join(map(str, seeds))} seeds"
+    text = f"{episodes} rollouts, {' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}"
     machines = {(entry["machine"]["cpu"], entry["machine"]["cores"]) for entry in results["provenance"].values()}
     if machines:
         wall = sum(row["wall_time_s"] or 0.0 for row in results["runs"])

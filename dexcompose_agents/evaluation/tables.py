@@ -65,7 +65,7 @@ def percent(fraction: float) -> str:
 
 def points(fraction: float) -> str:
     """A difference in percentage points with its sign, "+3.2"."""
-    return f"{100.0 * fraction:+.1f}"
+    return f"{round(100.0 * fraction, 1) + 0.0:+.1f}"  # no "-0.0"
 
 
 def _interval(interval: dict[str, float] | None, form: Any = percent) -> str:
@@ -122,7 +122,7 @@ def coverage(results: dict[str, Any]) -> str:
     which = f"all {len(pairs)} pairs" if len(covered) == len(pairs) else f"only {', '.join(covered)}"
     return (
         f"Overall covers the episodes that every method has run: {which}, {each} episodes each, "
-        f"{first['success']['count']} seeds; its interval is over seeds."
+        f"number of seeds {first['success']['count']}; its interval is over seeds."
     )
 
 

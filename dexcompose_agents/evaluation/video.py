@@ -98,22 +98,25 @@ def write_video(frames: Sequence[Frame], path: Path, fps: float) -> None:
 
 
 class Film(UntilDecided):
-    """Pictures of the first world: at the start, after every ``STRIDE`` steps and at the end of its episode."""
+    """Pictures of the first world: at the start, after every ``STRIDE`` steps and at the end of its episode.
+
+    Attributes:
+        shots: Control step and picture.
+    """
 
     def __init__(self, venv: Any) -> None:
-        """A film of ``venv``, which renders."""
-        self.frames: list[Frame] = []
+        self.shots: list[tuple[int, Frame]] = []
         self._venv = venv
 
     def begin(self, worlds: npt.NDArray[np.int64], moment: Moment) -> None:
         """Picture of a start."""
-        self.frames.append(_captioned(self._venv.render()[0], 0))
+        self.shots.append((0, self._venv.render()[0]))
 
     def step(self, moment: Moment) -> npt.NDArray[np.bool_]:
-        """Picture of a step."""
+        """Picture of a step; the last is taken at once, since the queue lets the world go on."""
         over, step = super().step(moment), int(moment.steps[0])
-        if step % STRIDE == 0 and not over[0]:
-            self.frames.append(_captioned(self._venv.render()[0], step))
+        if step % STRIDE == 0 or over[0]:
+            self.shots.append((step, self._venv.render()[0]))
         return over
 
 
@@ -131,12 +134,12 @@ def record_video(
     film = Film(venv)
     try:
         (rollout,) = run_episodes(venv, method, [episode], film)
-        outcome = outcome_of(rollout)
-        last = _captioned(venv.render()[0], rollout.steps - 1, outcome)
     finally:
         venv.close()
-    fps = CONTROL_RATE / STRIDE
-    frames = [*film.frames, *[last] * round(LAST_FRAME_SECONDS * fps)]
+    fps, outcome = CONTROL_RATE / STRIDE, outcome_of(rollout)
+    frames = [_captioned(picture, step) for step, picture in film.shots]
+    step, picture = film.shots[-1]
+    frames += [_captioned(picture, step - 1, outcome)] * round(LAST_FRAME_SECONDS * fps)
     name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in f"{pair}_{method.name}")
     path = folder / VIDEO_FOLDER / f"{name}.mp4"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import astuple
 from html.parser import HTMLParser
@@ -17,6 +18,8 @@ from rich.console import Console
 from dexcompose_agents import bench
 from dexcompose_agents.bench import BenchConfig, run_bench
 from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, episode_seed, video
+from dexcompose_agents.evaluation.manifest import Manifest
+from dexcompose_agents.evaluation.protocol import planned_episodes
 from dexcompose_agents.evaluation.published import PUBLISHED, PUBLISHED_MEAN, PUBLISHED_METHODS, published_success
 from dexcompose_agents.evaluation.records import EPISODE_COLUMNS, EpisodeRecord, read_episodes
 from dexcompose_agents.evaluation.report import write_report
@@ -60,6 +63,7 @@ def test_published_table_agrees_with_its_own_means() -> None:
     assert published_success("Nothing-Here", "frozen") is None
 
 
+COMMITTED = Path(__file__).parents[3] / "benchmarks" / "results"
 BALL, STICK = "GraspBall-PushButton", "PickStick-PushButton"
 
 
@@ -163,6 +167,14 @@ def test_verdict_of_one_method() -> None:
     assert verdict(summarise(records(BALL, "m", "sd"))) == (
         "m: 50.0 % success on GraspBall-PushButton. There is no other method to compare it with."
     )
+
+
+@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*/episodes.csv")), ids=lambda path: path.parent.name)
+def test_committed_results_say_what_their_episodes_say(path: Path) -> None:
+    """Nothing in a committed ``results.json`` is written by hand or left over from an earlier rule."""
+    results = json.loads((path.parent / "results.json").read_text())
+    found = summarise(read_episodes(path.parent), Manifest(results["provenance"]))
+    assert json.loads(json.dumps(found)) == results
 
 
 class Page(HTMLParser):
@@ -308,25 +320,30 @@ def test_bench_goes_on_without_a_renderer(tmp_path: Path, monkeypatch: pytest.Mo
     assert "Videos are missing: nothing to render with" in report.read_text()
 
 
-def test_filming_takes_the_episode_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rollout that is filmed is that of the evaluation, from its start to its end and a little longer."""
+def test_film_is_of_the_episode_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows the evaluation's rollout from its start to its end, and not what the world does afterwards."""
 
     class Rendered(FakeWorlds):
-        """Worlds with a picture."""
+        """Worlds whose pictures are as bright as they are old."""
 
         def render(self) -> Any:
-            return (np.zeros((32, 48, 3), np.uint8),)
+            return (np.full((40, 48, 3), self._steps[0], np.uint8),)
 
-    from dexcompose_agents.evaluation.protocol import planned_episodes
-
-    episode = planned_episodes(1, 1)[0]
-    _, results, _ = small_bench(tmp_path)
-    first = next(record for record in read_episodes(tmp_path) if record.method == "frozen")
     monkeypatch.setattr(video, "make_worlds", lambda pair, n, **_: Rendered(pair, n))
-    filmed = video.record_video("GraspBall-PushButton", fake_method("frozen", ""), episode, tmp_path)
+    captioned: list[tuple[int, int, str | None]] = []
+
+    def caption(frame: Any, step: int, outcome: str | None = None) -> Any:
+        captioned.append((int(frame[0, 0, 0]), step, outcome))
+        return frame
+
+    monkeypatch.setattr(video, "_captioned", caption)
+    small_bench(tmp_path)
+    first = next(record for record in read_episodes(tmp_path) if record.method == "frozen")
+    filmed = video.record_video(BALL, fake_method("frozen", ""), planned_episodes(1, 1)[0], tmp_path)
     assert (filmed.episode_seed, filmed.outcome) == (first.episode_seed, first.outcome)
     assert (tmp_path / "videos" / filmed.file).stat().st_size > 0
-    assert results["complete"]
+    steps = sorted({*range(0, first.steps, 2), first.steps})
+    assert captioned == [(step, step, None) for step in steps] + [(first.steps, first.steps - 1, first.outcome)]
 
 
 @pytest.mark.parametrize("name", ["film.gif", "GraspBall.v2.mp4", "film.mp4"])
