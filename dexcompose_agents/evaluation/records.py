@@ -26,13 +26,9 @@ MAX_ROLLOUTS = 2**17
 MAX_SEEDS = 2**13
 
 EPISODES_FILE = "episodes.csv"
-# Inclusive; a success takes at least one step and the time in which the object settles.
-_POSSIBLE_STEPS = {
-    "success": (SETTLE_STEPS + 1, None),
-    "init": (1, HOLD_STEPS),
-    "transition": (HOLD_STEPS + 1, INTERACT_FROM),
-    "drop": (INTERACT_FROM + 1, None),
-}
+_FEWEST_STEPS = {"success": SETTLE_STEPS + 1, "transition": HOLD_STEPS + 1, "drop": INTERACT_FROM + 1}
+_MOST_STEPS = {"init": HOLD_STEPS, "transition": INTERACT_FROM}
+"""Of a pair; in a chain the phases come again."""
 
 
 def episode_seed(seed: int, rollout: int) -> int:
@@ -84,7 +80,8 @@ class EpisodeRecord:
             )
         if self.outcome not in OUTCOME_NAMES:
             raise EvaluationError(f"unknown outcome '{self.outcome}'; expected one of {', '.join(OUTCOME_NAMES)}")
-        low, high = _POSSIBLE_STEPS.get(self.outcome, (1, None))
+        low = _FEWEST_STEPS.get(self.outcome, 1)
+        high = _MOST_STEPS.get(self.outcome) if self.pair.count("-") == 1 else None
         if self.steps < low or (high is not None and self.steps > high):
             expected = f"at least {low}" if high is None else f"{low} to {high}"
             raise EvaluationError(f"outcome '{self.outcome}' after {self.steps} steps cannot be; expected {expected}")

@@ -14,7 +14,7 @@ from dexcompose_agents.evaluation.manifest import read_json, write_json
 from dexcompose_agents.evaluation.protocol import UntilDecided, make_worlds, outcome_of
 from dexcompose_agents.evaluation.tables import OUTCOME_LABELS
 from dexcompose_agents.methods.base import CompositionMethod
-from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM, PHASES
+from dexcompose_envs.episodes.phases import PHASES
 from dexcompose_envs.errors import FileError, MachineError, UsageError
 from dexcompose_envs.faces import RENDER_FPS
 from dexcompose_envs.files import atomic_path
@@ -101,23 +101,27 @@ class Film(UntilDecided):
     """Pictures of the first world: at the start, after every ``STRIDE`` steps and at the end of its episode.
 
     Attributes:
-        shots: Control step and picture.
+        shots: Phase (index into ``PHASES``) and picture.
     """
 
     def __init__(self, venv: Any) -> None:
         self.shots: list[tuple[int, Frame]] = []
-        self._venv = venv
+        self._venv, self._phase = venv, venv.unwrapped.layout["context"]["phase"]
 
     def begin(self, worlds: npt.NDArray[np.int64], moment: Moment) -> None:
         """Picture of a start."""
-        self.shots.append((0, self._venv.render()[0]))
+        self._shoot(moment)
 
     def step(self, moment: Moment) -> npt.NDArray[np.bool_]:
         """Picture of a step; the last is taken at once, since the queue lets the world go on."""
-        over, step = super().step(moment), int(moment.steps[0])
-        if step % STRIDE == 0 or over[0]:
-            self.shots.append((step, self._venv.render()[0]))
+        over = super().step(moment)
+        if moment.steps[0] % STRIDE == 0 or over[0]:
+            self._shoot(moment)
         return over
+
+    def _shoot(self, moment: Moment) -> None:
+        phase = int(np.argmax(moment.obs["context"][0, self._phase]))
+        self.shots.append((phase, self._venv.render()[0]))
 
 
 def record_video(
@@ -137,9 +141,9 @@ def record_video(
     finally:
         venv.close()
     fps, outcome = CONTROL_RATE / STRIDE, outcome_of(rollout)
-    frames = [_captioned(picture, step) for step, picture in film.shots]
-    step, picture = film.shots[-1]
-    frames += [_captioned(picture, step - 1, outcome)] * round(LAST_FRAME_SECONDS * fps)
+    frames = [_captioned(picture, phase) for phase, picture in film.shots]
+    ended_in = film.shots[-2][0]  # the last picture already shows the phase of an action that nobody took
+    frames += [_captioned(film.shots[-1][1], ended_in, outcome)] * round(LAST_FRAME_SECONDS * fps)
     name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in f"{pair}_{method.name}")
     path = folder / VIDEO_FOLDER / f"{name}.mp4"
     try:
@@ -150,20 +154,19 @@ def record_video(
     return Video(pair, method.name, path.name, episode.seed, outcome)
 
 
-def _captioned(frame: Frame, step: int, outcome: str | None = None) -> Frame:
-    """The picture with a strip on top that says the phase of a control step, and how the episode ended."""
+def _captioned(frame: Frame, phase: int, outcome: str | None = None) -> Frame:
+    """The picture with a strip on top that says the phase, and how the episode ended."""
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image, "RGBA")
     draw.rectangle((0, 0, image.width, STRIP_HEIGHT), fill=(20, 23, 26, 190))
     font = ImageFont.load_default(14)
-    now = (step >= HOLD_STEPS) + (step >= INTERACT_FROM)
     x = 10.0
-    for index, phase in enumerate(PHASES):
-        draw.text((x, 5), phase, font=font, fill="white" if index == now else (150, 156, 162))
-        width = draw.textlength(phase, font=font)
-        if index == now:
+    for index, name in enumerate(PHASES):
+        draw.text((x, 5), name, font=font, fill="white" if index == phase else (150, 156, 162))
+        width = draw.textlength(name, font=font)
+        if index == phase:
             draw.line((x, STRIP_HEIGHT - 3, x + width, STRIP_HEIGHT - 3), fill="white", width=2)
         x += width + 14
     if outcome is not None:

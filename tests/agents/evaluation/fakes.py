@@ -91,7 +91,7 @@ class FakeMethod:
     def act(self, obs: dict[str, Any]) -> Any:
         """Actions (N, 28)."""
         noise = [self._rngs[world].uniform(-1, 1, 28) for world in range(len(obs["context"]))]
-        return (np.array(noise) * 0.1 + self.gain * obs["context"]).astype(np.float32)
+        return (np.array(noise) * 0.1 + self.gain * obs["context"][:, :1]).astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
         """What determines the actions."""
