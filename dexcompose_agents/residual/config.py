@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.rl.config import PPOConfig, require
-from dexcompose_agents.rl.learners import find_learner
-from dexcompose_agents.runtime.presets import GPU_PRESETS, check_preset
+from dexcompose_agents.rl.learners import LearnerName, find_learner
+from dexcompose_agents.runtime.presets import GPU_PRESETS, PRESETS
+from dexcompose_envs.checks import one_of, whole_number
+from dexcompose_envs.physics import BACKENDS
 from dexcompose_envs.skills import make_interaction
 
-BACKENDS = ("mujoco", "warp")
+if TYPE_CHECKING:
+    Backend: TypeAlias = str
+else:
+    Backend = Literal[tuple(BACKENDS)]
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,11 @@ class DisturbanceConfig:
 class ResidualConfig:
     """What the trainings of both residuals have in common: learner and physics."""
 
-    learner: str = "ppo"
-    """Name of the learner, one of `rl.learners.LEARNERS`."""
+    learner: LearnerName = "ppo"
+    """What learns, one of `rl.learners.LEARNERS`."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """The learner's settings."""
-    backend: str = "mujoco"
+    backend: Backend = "mujoco"
     """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
     num_threads: int | None = None
     """Threads of the simulator (backend "mujoco"); None lets it choose."""
@@ -63,7 +68,7 @@ class ResidualConfig:
     def __post_init__(self) -> None:
         """Refuses unknown names."""
         find_learner(self.learner)
-        require(self.backend in BACKENDS, "backend", self.backend, f"one of {', '.join(BACKENDS)}")
+        one_of("backend", self.backend, tuple(BACKENDS))
 
     @property
     def env_device(self) -> str:
@@ -100,8 +105,8 @@ class StabiliserConfig(ResidualConfig):
         super().__post_init__()
         require(len(self.masks) > 0, "masks", self.masks, "at least one mask such as 'TH+RF+LF'")
         require(self.bound > 0.0, "bound", self.bound, "a positive angle in rad")
-        require(self.episode_steps >= 2, "episode_steps", self.episode_steps, "at least 2")
-        require(self.disturbance_bank >= 1, "disturbance_bank", self.disturbance_bank, "at least 1")
+        whole_number("episode_steps", self.episode_steps, 2)
+        whole_number("disturbance_bank", self.disturbance_bank)
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ _RESIDUAL_B: Mapping[str, PPOConfig] = {
 
 
 def _preset(table: Mapping[str, PPOConfig], name: str) -> dict[str, Any]:
-    check_preset(name)
+    one_of("preset", name, PRESETS)
     return {"ppo": table[name], "backend": "warp" if name in GPU_PRESETS else "mujoco"}
 
 

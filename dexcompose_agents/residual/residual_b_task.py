@@ -72,6 +72,8 @@ class ResidualBTask:
         **env_options: Any,
     ) -> None:
         self.config, self.mask, self.num_envs = config, mask, config.ppo.num_envs
+        if config.episode_steps is not None:
+            env_options.setdefault("max_episode_steps", config.episode_steps)
         self.worlds = TensorWorlds.make(env_id(pair), self.num_envs, config, held_split=held_split, **env_options)
         self.device = device = self.worlds.device
         if stabiliser is not None and stabiliser.device != device:

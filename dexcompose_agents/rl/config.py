@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dexcompose_agents.rl.actor_critic import HIDDEN, INITIAL_LOG_STD
+from dexcompose_envs.checks import LARGEST_SEED, real_number, whole_number
 from dexcompose_envs.errors import UsageError
 
 
@@ -71,14 +72,14 @@ class PPOConfig:
             "evaluate_every",
             "evaluation_rounds",
         ):
-            whole = getattr(self, name)
-            require(isinstance(whole, int) and whole >= 1, name, whole, "a whole number of at least 1")
+            whole_number(name, getattr(self, name))
         for name in ("gamma", "gae_lambda"):
-            require(0.0 <= getattr(self, name) <= 1.0, name, getattr(self, name), "a number in [0, 1]")
+            real_number(name, getattr(self, name), 0.0, 1.0)
         for name in ("learning_rate", "clip", "max_grad_norm"):
             require(getattr(self, name) > 0.0, name, getattr(self, name), "a positive number")
-        for name in ("entropy_coef", "value_coef", "seed"):
+        for name in ("entropy_coef", "value_coef"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "a number of at least 0")
+        whole_number("seed", self.seed, 0, LARGEST_SEED)
         require(self.target_kl is None or self.target_kl > 0, "target_kl", self.target_kl, "a positive number or None")
         batch = self.num_envs * self.horizon
         require(self.minibatches <= batch, "minibatches", self.minibatches, f"at most num_envs x horizon = {batch}")

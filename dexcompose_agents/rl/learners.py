@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import torch
 
@@ -12,7 +12,7 @@ from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.ppo import PPO
 from dexcompose_agents.rl.rollout import RolloutEnv
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.checks import one_of
 
 
 class Learner(Protocol):
@@ -45,7 +45,12 @@ class Learner(Protocol):
 
 
 LEARNERS: dict[str, type[Learner]] = {"ppo": PPO}
-"""Every learner by its name; the command line's choices are these."""
+"""Every learner by its name."""
+
+if TYPE_CHECKING:
+    LearnerName: TypeAlias = str
+else:
+    LearnerName = Literal[tuple(LEARNERS)]  # The command line's choices.
 
 
 def find_learner(name: str) -> type[Learner]:
@@ -54,6 +59,4 @@ def find_learner(name: str) -> type[Learner]:
     Raises:
         UsageError: If the name is unknown.
     """
-    if name not in LEARNERS:
-        raise UsageError(f"unknown learner {name!r}; expected one of {', '.join(LEARNERS)}")
-    return LEARNERS[name]
+    return LEARNERS[one_of("learner", name, tuple(LEARNERS))]

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from dexcompose_envs.errors import UsageError
-
-__all__ = ["GPU_PRESETS", "PRESETS", "check_preset"]
+__all__ = ["GPU_PRESETS", "PRESETS"]
 
 PRESETS = ("cpu", "fast", "paper", "test")
 """A laptop's CPU; minutes on a GPU; as published, on a GPU; seconds, in which nothing is learned."""
 GPU_PRESETS = ("fast", "paper")
 """Presets whose physics and networks run on a GPU."""
-
-
-def check_preset(name: str) -> None:
-    """Refuses a name that is no preset.
-
-    Raises:
-        UsageError: With the names that are.
-    """
-    if name not in PRESETS:
-        raise UsageError(f"unknown preset {name!r}; expected one of {', '.join(PRESETS)}")

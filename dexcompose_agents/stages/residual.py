@@ -67,12 +67,11 @@ class Residual(Stage):
         from dexcompose_agents.residual.stabiliser import StabiliserPolicy
         from dexcompose_agents.residual.training import train_residual_b
 
-        config, (policy, stabiliser, library) = self.config, self.reads()
-        options = {} if config.episode_steps is None else {"max_episode_steps": config.episode_steps}
+        config, (a, b), (policy, stabiliser, library) = self.config, parse_pair(self.name), self.reads()
         train_residual_b(
             self.name, self.chosen,
-            load_policy(parse_pair(self.name)[1], path=policy.path, device=config.ppo.device),
-            StabiliserPolicy.load(stabiliser.path, config.ppo.device, skill=parse_pair(self.name)[0]), config, work,
+            load_policy(b, path=policy.path, device=config.ppo.device),
+            StabiliserPolicy.load(stabiliser.path, config.ppo.device, skill=a), config, work,
             progress=lambda row: advance(row["iteration"], config.ppo.iterations),
-            max_minutes=piece.remaining, held_states=library.path, **options,
+            max_minutes=piece.remaining, held_states=library.path,
         )  # fmt: skip

@@ -25,9 +25,8 @@ def options(presets: Mapping[str, Any], hidden: frozenset[str]) -> Any:
     """
     one = next(iter(presets.values()))
     hints = get_type_hints(type(one), include_extras=True)
-    about = {
-        entry.arg_name: " ".join((entry.description or "").split()) for entry in parse_from_object(type(one)).params
-    }
+    entries = [entry for each in type(one).__mro__ if is_dataclass(each) for entry in parse_from_object(each).params]
+    about = {entry.arg_name: " ".join((entry.description or "").split()) for entry in entries}
     found = {}
     for name in (item.name for item in fields(one) if item.name not in hidden):
         values = {preset: getattr(config, name) for preset, config in presets.items()}

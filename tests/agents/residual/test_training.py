@@ -268,7 +268,7 @@ def test_settings_name_what_is_wrong():
         for config in (stabiliser_preset(name), residual_b_preset(name)):
             assert (config.backend, config.env_device, config.ppo.device) == (backend, device, device)
     assert stabiliser_preset("cpu", ppo=paper).env_device == "cpu", "the network alone may be on a GPU"
-    with pytest.raises(ValueError, match="backend is 'isaac'; expected one of mujoco, warp"):
+    with pytest.raises(ValueError, match="unknown backend 'isaac'; expected one of mujoco, warp"):
         stabiliser_preset("cpu", backend="isaac")
     assert replace(paper, total_steps=1).iterations == 1
 
