@@ -307,7 +307,7 @@ class PPO:
     def _restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.best_network.load_state_dict(state["best_network"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # It keeps the tensors that it is given.
+        self.optimizer.load_state_dict(state["optimizer"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.metrics, self.evaluations = list(state["metrics"]), list(state["evaluations"])
 
