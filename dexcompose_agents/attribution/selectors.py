@@ -16,16 +16,15 @@ still grazes the object is a nuisance to B and rarely a failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
+from dexcompose_agents.attribution.selection import Selection
 from dexcompose_agents.attribution.tables import MaskResult
 from dexcompose_agents.attribution.usage import FingerUsage
-from dexcompose_envs import artefacts
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.scene import model_hash_of
 
 
 @dataclass(frozen=True)
@@ -73,46 +72,6 @@ class PairContext:
         return f"{self.retention}-{self.interaction}"
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A selector's answer.
-
-    Attributes:
-        mask: the chosen mask.
-        selector: name of the selector.
-        pair: name of the pair.
-        why: one sentence with the numbers that decided.
-        scores: measurements and score of every candidate by mask, best first.
-        settings: the selector's settings.
-    """
-
-    mask: FingerMask
-    selector: str
-    pair: str
-    why: str
-    scores: Mapping[str, Mapping[str, float]]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def save(self, path: str | Path) -> None:
-        """Writes the selection as JSON in one step.
-
-        Raises:
-            OSError: where the folder can't be written.
-        """
-        about = {"kind": "mask", **asdict(self), "mask": str(self.mask), "model_hash": model_hash_of(self.pair)}
-        artefacts.save(path, about, {}, "json")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Selection:
-        """Reads a selection back.
-
-        Raises:
-            ArtefactError: where the file can't be read, is damaged or no selection.
-        """
-        about, _ = artefacts.load(path, "mask")
-        return cls(**{item.name: about[item.name] for item in fields(cls)} | {"mask": FingerMask.parse(about["mask"])})
-
-
 class Selector(Protocol):
     """Chooses one mask for a pair. The answer must be one of the candidates and not depend on their order."""
 
@@ -137,7 +96,7 @@ def make_candidates(results: Sequence[MaskResult], usage: FingerUsage) -> list[C
     masks = [result.mask for result in results]
     if len(set(masks)) != len(masks):
         twice = next(mask for mask in masks if masks.count(mask) > 1)
-        raise ValueError(f"the release-test table has the mask {twice} twice, expected each mask once")
+        raise UsageError(f"the release-test table has the mask {twice} twice, expected each mask once")
     return [
         Candidate(r.mask, r.p_ret, r.p_ret_interval[0], r.p_clean, usage.eta(r.mask), r.rollouts, r.slip)
         for r in results
@@ -163,7 +122,7 @@ class HeuristicSelector:
         """The chosen mask; see the class."""
         eligible = [c for c in candidates if c.mask.num_released >= self.min_released]
         if not eligible:
-            raise ValueError(
+            raise UsageError(
                 f"none of the {len(candidates)} candidate masks releases at least {self.min_released} fingers"
             )
         ranked = sorted(eligible, key=lambda c: (-c.p_ret, -c.p_clean, -c.mask.num_released, _position(c.mask)))
@@ -196,7 +155,7 @@ class UtilitySelector:
         """Refuses negative exponents."""
         for name in ("retention_exponent", "slip_exponent", "clean_exponent", "use_exponent"):
             if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected a number of at least 0")
+                raise UsageError(f"{name} is {getattr(self, name)!r}, expected a number of at least 0")
 
     @property
     def name(self) -> str:
@@ -212,7 +171,7 @@ class UtilitySelector:
     def select(self, candidates: Sequence[Candidate], context: PairContext) -> Selection:
         """The chosen mask; see the class."""
         if not candidates:
-            raise ValueError("there are no candidate masks to choose from")
+            raise UsageError("there are no candidate masks to choose from")
 
         def key(c: Candidate) -> tuple[float, ...]:
             return (-self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, -c.mask.num_released, _position(c.mask))
@@ -230,7 +189,7 @@ class UtilitySelector:
 
 
 SELECTORS: dict[str, Callable[[], Selector]] = {"heuristic": HeuristicSelector, "utility": UtilitySelector}
-"""Selectors by name."""
+"""The registry of selectors: the command line, `train all` and evaluation know those that stand here."""
 
 
 def make_selector(name: str) -> Selector:
@@ -240,7 +199,7 @@ def make_selector(name: str) -> Selector:
         ValueError: on an unknown name.
     """
     if name not in SELECTORS:
-        raise ValueError(f"unknown selector {name!r}, expected one of {', '.join(sorted(SELECTORS))}")
+        raise UsageError(f"unknown selector {name!r}, expected one of {', '.join(sorted(SELECTORS))}")
     return SELECTORS[name]()
 
 

@@ -23,15 +23,19 @@ released, 1 with everything released, and never falls when a finger is released.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexcompose_envs.demonstrations import dataset_id_of, load_demonstrations
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import FINGERS, NUM_FINGER_JOINTS, NUM_WRIST, finger_slice
-from dexcompose_envs.observations import FORCE_SCALE, VELOCITY_SCALE
+from dexcompose_envs.observations import FIXTURE_CONTEXT, FORCE_SCALE, HAND_CONTEXT, VELOCITY_SCALE, layout_of
 from dexcompose_envs.ownership import FingerMask
 
 
@@ -50,9 +54,9 @@ class UsageConfig:
         """Refuses weights outside [0, 1] and a still velocity that isn't positive."""
         for name in ("motion_weight", "workspace_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected a number from 0 to 1")
+                raise UsageError(f"{name} is {getattr(self, name)!r}, expected a number from 0 to 1")
         if not self.still_velocity > 0.0:
-            raise ValueError(f"still_velocity is {self.still_velocity!r}, expected a positive number of rad/s")
+            raise UsageError(f"still_velocity is {self.still_velocity!r}, expected a positive number of rad/s")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +92,9 @@ class EpisodeSignals:
             if value is None:
                 continue
             if np.shape(value) != shape or steps == 0:
-                raise ValueError(f"episode signal {name} has shape {np.shape(value)}, expected {shape} with T > 0")
+                raise UsageError(f"episode signal {name} has shape {np.shape(value)}, expected {shape} with T > 0")
             if not np.isfinite(value).all():
-                raise ValueError(f"episode signal {name} has a value that isn't finite")
+                raise UsageError(f"episode signal {name} has a value that isn't finite")
 
     @classmethod
     def from_observations(
@@ -115,7 +119,7 @@ class EpisodeSignals:
         made = None if progress is None else np.asarray(progress, dtype=np.float64)
         steps = len(task) if made is None else len(made)
         if steps > len(task):
-            raise ValueError(f"progress has {steps} steps, expected at most the {len(task)} observations")
+            raise UsageError(f"progress has {steps} steps, expected at most the {len(task)} observations")
         rows = slice(len(task) - steps, None)  # what was seen after each action, where there are T + 1 observations
         terms = layout["context"]
         contact = context[rows, terms["fixture_contact"]] / FORCE_SCALE if "fixture_contact" in terms else None
@@ -139,6 +143,7 @@ class FingerUsage:
         source: what the work share was measured on: `"contact"`, `"load"` or `"motion"` (nothing else recorded).
         episodes: number of demonstrations.
         workspace_weight: eps of eta_B.
+        demonstrations: SHA-256 of what was measured.
     """
 
     shares: tuple[float, ...]
@@ -147,6 +152,7 @@ class FingerUsage:
     source: str
     episodes: int
     workspace_weight: float = UsageConfig.workspace_weight
+    demonstrations: str = ""
 
     def eta(self, mask: FingerMask) -> float:
         """eta_B(m) in [0, 1]: what the mask leaves B of the fingers that B's demonstrations use."""
@@ -154,28 +160,6 @@ class FingerUsage:
         joints = NUM_FINGER_JOINTS - int(np.sum(mask.joint_mask()))
         use = float(np.asarray(self.shares)[released].sum())
         return (1.0 - self.workspace_weight) * use + self.workspace_weight * joints / NUM_FINGER_JOINTS
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON object with the shares by finger name."""
-        named = {key: dict(zip(FINGERS, getattr(self, key), strict=True)) for key in ("shares", "work", "motion")}
-        return {**named, "source": self.source, "episodes": self.episodes, "workspace_weight": self.workspace_weight}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> FingerUsage:
-        """Inverse of `to_json`.
-
-        Raises:
-            ValueError: on a missing entry.
-        """
-        try:
-            shares, work, motion = (
-                tuple(float(stored[key][f]) for f in FINGERS) for key in ("shares", "work", "motion")
-            )
-            return cls(
-                shares, work, motion, str(stored["source"]), int(stored["episodes"]), float(stored["workspace_weight"])
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"finger usage is missing or has a wrong entry: {error}") from None
 
 
 def measure_usage(episodes: Sequence[EpisodeSignals], config: UsageConfig | None = None) -> FingerUsage:
@@ -189,7 +173,7 @@ def measure_usage(episodes: Sequence[EpisodeSignals], config: UsageConfig | None
     """
     config = config or UsageConfig()
     if not episodes:
-        raise ValueError("finger usage needs at least one demonstration, got none")
+        raise UsageError("finger usage needs at least one demonstration, got none")
     motion = _mean_share([_motion(episode) for episode in episodes])
     source, raw = "motion", [_motion(episode) for episode in episodes]
     contact = [_contact_impulse(episode) for episode in episodes]
@@ -207,7 +191,36 @@ def measure_usage(episodes: Sequence[EpisodeSignals], config: UsageConfig | None
         source=source,
         episodes=len(episodes),
         workspace_weight=config.workspace_weight,
+        demonstrations=_identity(episodes),
     )
+
+
+def recorded_signals(skill: str, root: str | Path | None = None) -> list[EpisodeSignals]:
+    """What the recorded demonstrations of an interaction skill tell about the use of each finger.
+
+    Args:
+        skill: Interaction skill.
+        root: Folder of the datasets; None for Minari's own.
+
+    Raises:
+        FileNotFoundError: If there is no dataset of the skill.
+    """
+    dataset = load_demonstrations(dataset_id_of(skill), root)
+    layout = {"context": layout_of(HAND_CONTEXT + FIXTURE_CONTEXT)}
+    signals = []
+    for episode in dataset.iterate_episodes():
+        progress = (episode.infos or {}).get("reward_terms", {}).get("progress")
+        if progress is not None:
+            progress = progress[-len(episode.actions) :]  # the first row is the info of the reset
+        signals.append(EpisodeSignals.from_observations(episode.observations, layout, progress=progress))
+    return signals
+
+
+def _identity(episodes: Sequence[EpisodeSignals]) -> str:
+    """SHA-256 of the episodes, whatever their order."""
+    arrays = [[np.ascontiguousarray(part) for part in vars(e).values() if part is not None] for e in episodes]
+    hashes = [hashlib.sha256(b"".join(part.tobytes() for part in parts)).digest() for parts in arrays]
+    return hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
 
 
 def _per_finger(joints: NDArray[np.float64], reduce: Any) -> NDArray[np.float64]:

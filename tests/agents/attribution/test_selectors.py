@@ -1,5 +1,6 @@
 """Selectors: decisions by hand, and what every selector must keep."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -7,20 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dexcompose_agents.attribution.selection import Selection, select_mask
 from dexcompose_agents.attribution.selectors import (
     SELECTORS,
     Candidate,
     HeuristicSelector,
     PairContext,
-    Selection,
     UtilitySelector,
     make_candidates,
     make_selector,
 )
-from dexcompose_agents.attribution.tables import MaskResult
-from dexcompose_agents.attribution.usage import FingerUsage
+from dexcompose_agents.attribution.tables import MaskResult, write_csv
+from dexcompose_agents.attribution.usage import FingerUsage, measure_usage, recorded_signals
 from dexcompose_envs.artefacts import ArtefactError
+from dexcompose_envs.demonstrations import record
+from dexcompose_envs.errors import FileError
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.skills import make_expert
 
 PAIR = PairContext("GraspBall", "PushButton")
 PUSHING = FingerUsage((0.9, 0.04, 0.02, 0.02, 0.02), (1.0, 0, 0, 0, 0), (0.2,) * 5, "contact", 50)
@@ -94,6 +98,48 @@ def test_selection_file_round_trip(tmp_path):
         (tmp_path / "mask.json").write_text(text)
         with pytest.raises(ArtefactError, match=r"mask\.json' is truncated, damaged or foreign"):
             Selection.load(tmp_path / "mask.json")
+
+
+def test_a_selection_for_another_pair_is_refused(tmp_path):
+    select("utility", [row("TH+MF", 90)]).save(tmp_path / "mask.json")
+    assert Selection.load(tmp_path / "mask.json", "GraspBall-PushButton").pair == "GraspBall-PushButton"
+    with pytest.raises(FileError, match=r"mask\.json' .* pair is 'GraspBall-PushButton'; expected 'PickStick-P"):
+        Selection.load(tmp_path / "mask.json", "PickStick-PushButton")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory):
+    root = tmp_path_factory.mktemp("demonstrations")
+    record("PushButton", make_expert("PushButton"), episodes=2, num_envs=2, root=root, env_kwargs={"num_threads": 1})
+    return root
+
+
+def test_a_mask_is_selected_from_files_and_says_which(demonstrations, tmp_path):
+    table = tmp_path / "release_test.csv"
+    write_csv(table, [MaskResult(mask, 90 - i, 95, 100) for i, mask in enumerate(FingerMask.candidates())])
+    selection = select_mask("GraspBall-PushButton", "utility", table, demonstrations)
+    assert selection.pair == "GraspBall-PushButton" and selection.selector == "utility"
+    assert selection.table == hashlib.sha256(table.read_bytes()).hexdigest()
+    usage = measure_usage(recorded_signals("PushButton", demonstrations))
+    assert selection.demonstrations == usage.demonstrations != ""
+    selection.save(tmp_path / "mask.json")
+    assert Selection.load(tmp_path / "mask.json") == selection
+    write_csv(table, [MaskResult(mask, 90 - i, 94, 100) for i, mask in enumerate(FingerMask.candidates())])
+    assert select_mask("GraspBall-PushButton", "utility", table, demonstrations).table != selection.table
+
+
+def test_recorded_progress_decides_which_steps_count(demonstrations):
+    """The button moves within few steps of an episode, and these alone count for the work share."""
+    for episode in recorded_signals("PushButton", demonstrations):
+        assert episode.progress.sum() == pytest.approx(1.0)
+        assert 0 < (episode.progress > 0).sum() < len(episode.joint_position) // 2
+
+
+def test_an_unfinished_table_is_refused(demonstrations, tmp_path):
+    table = tmp_path / "release_test.csv"
+    write_csv(table, [MaskResult(mask, 90, 95, 100) for mask in FingerMask.candidates()[:12]])
+    with pytest.raises(FileError, match=r"release_test\.csv, line 13: the table ends after 12 of 30 masks"):
+        select_mask("GraspBall-PushButton", "utility", table, demonstrations)
 
 
 def test_wrong_input_is_refused():
