@@ -10,20 +10,18 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import gymnasium as gym
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
-from dexcompose_agents.diffusion.policy import load_policy
+from dexcompose_agents.diffusion.agent import PolicyAgent
 from dexcompose_agents.evaluation.statistics import wilson_interval
 from dexcompose_envs import SKILLS, env_id
+from dexcompose_envs.agent import Agent
 from dexcompose_envs.files import atomic_write
+from dexcompose_envs.rollouts import Episode, run_episodes
 from dexcompose_envs.skills import make_expert
 
 FIRST_SEED = 2**29
@@ -45,65 +43,18 @@ class Config:
     """Folder of results.json."""
 
 
-class Actor(Protocol):
-    """Acts in N worlds."""
-
-    def reset(self, obs: Mapping[str, Any], seeds: NDArray[np.int64]) -> None:
-        """Begins one episode in every world."""
-
-    def act(self, obs: Mapping[str, Any]) -> NDArray[np.float32]:
-        """Actions (N, 28)."""
+def make_agent(skill: str, actor: str) -> Agent:
+    """The scripted expert of a skill, or its base policy with a sampler."""
+    return make_expert(skill) if actor == "expert" else PolicyAgent.load(skill, scheduler=actor)
 
 
-class ExpertActor:
-    """A scripted expert."""
-
-    def __init__(self, skill: str) -> None:
-        self._expert = make_expert(skill)
-
-    def reset(self, obs: Mapping[str, Any], seeds: NDArray[np.int64]) -> None:
-        """See `Actor`."""
-        self._expert.reset(obs, {}, range(len(seeds)), [int(seed) for seed in seeds])
-
-    def act(self, obs: Mapping[str, Any]) -> NDArray[np.float32]:
-        """See `Actor`."""
-        return self._expert.act(obs)
-
-
-class PolicyActor:
-    """A base policy with one sampler."""
-
-    def __init__(self, skill: str, scheduler: str) -> None:
-        self._policy = load_policy(skill, scheduler=scheduler)  # type: ignore[arg-type]
-
-    def reset(self, obs: Mapping[str, Any], seeds: NDArray[np.int64]) -> None:
-        """See `Actor`."""
-        self._policy.reset(len(seeds))
-        self._policy.seed_envs(seeds)
-
-    def act(self, obs: Mapping[str, Any]) -> NDArray[np.float32]:
-        """See `Actor`."""
-        return self._policy.act(obs["task_a"] if "task_a" in obs else obs["task_b"])
-
-
-def run(skill: str, actor: Actor, episodes: int, num_envs: int) -> list[bool]:
+def run(skill: str, agent: Agent, episodes: int, num_envs: int) -> list[bool]:
     """Success of each episode, in the order of their seeds."""
-    venv = gym.make_vec(env_id(skill), num_envs=num_envs, autoreset_mode="SameStep")
-    successes: list[bool] = []
-    for first in range(0, episodes, num_envs):
-        seeds = FIRST_SEED + first + np.arange(num_envs)
-        obs, _ = venv.reset(seed=int(seeds[0]))
-        actor.reset(obs, seeds)
-        ended, success = np.zeros(num_envs, bool), np.zeros(num_envs, bool)
-        while not ended.all():
-            obs, _, terminated, truncated, info = venv.step(actor.act(obs))
-            now = (terminated | truncated) & ~ended
-            if now.any():
-                success[now] = info["final_info"]["success"][now]
-                ended |= now
-        successes.extend(success.tolist())
+    venv = gym.make_vec(env_id(skill), num_envs=min(num_envs, episodes), autoreset_mode="Disabled")
+    plan = [Episode(FIRST_SEED + number) for number in range(episodes)]
+    successes = [bool(rollout.info["success"]) for rollout in run_episodes(venv, agent, plan)]
     venv.close()
-    return successes[:episodes]
+    return successes
 
 
 def main(config: Config) -> None:
@@ -111,9 +62,9 @@ def main(config: Config) -> None:
     rows = []
     for skill in config.skills:
         for name in config.actors:
-            actor: Actor = ExpertActor(skill) if name == "expert" else PolicyActor(skill, name)
+            agent = make_agent(skill, name)
             start = time.perf_counter()
-            successes = run(skill, actor, config.episodes, config.num_envs)
+            successes = run(skill, agent, config.episodes, config.num_envs)
             interval = wilson_interval(sum(successes), len(successes))
             low, high = interval.low, interval.high
             row = {

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import tyro
 from numpy.typing import NDArray
@@ -25,16 +24,17 @@ from throughput_bare_warp import BarePhysics, held_parts
 from throughput_common import CALM_NOISE, held_states, make_table, provenance
 
 from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
-from dexcompose_agents.diffusion.policy import load_policy
+from dexcompose_agents.diffusion.agent import PolicyAgent
 from dexcompose_agents.evaluation.manifest import write_json
 from dexcompose_agents.evaluation.statistics import wilson_interval
+from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
 from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_envs import RETENTION_SKILLS, SKILLS, FingerMask, env_id
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.files import check_writable_dir
 from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 from dexcompose_envs.scene import build_scene
-from dexcompose_envs.wrappers import ToNumpy
 
 ENGINES = ("native", "warp")
 FIRST_SEED = 2**29
@@ -76,10 +76,9 @@ class Config:
 
 
 def make(engine: str, name: str, config: Config, **options: Any) -> Any:
-    """A vector environment that speaks NumPy, on either engine."""
-    if engine == "native":
-        return gym.make_vec(env_id(name), **options)
-    return ToNumpy(gym.make_vec(env_id(name), backend="warp", device=config.device, **options))
+    """A vector environment that speaks NumPy, on either engine; its episodes are run by the queue."""
+    where: dict[str, Any] = {} if engine == "native" else {"backend": "warp", "device": config.device}
+    return make_numpy_vec(env_id(name), autoreset_mode="Disabled", **where, **options)
 
 
 def compare_sensors(skill: str, config: Config, library: HeldStateLibrary) -> Rows:
@@ -129,25 +128,51 @@ def hold(
 ) -> Trajectory:
     """Holds the object with the held states' own commands plus noise (normalised), the same on every engine."""
     options: dict[str, Any] = {"start": "held", "held_states": library, "base_shake": shake}
-    venv = make(engine, skill, config, num_envs=config.worlds, autoreset_mode="Disabled", **options)
-    env, columns = venv.unwrapped, venv.unwrapped.layout["context"]["previous_action"]
-    obs, _ = venv.reset(seed=0, options={"held_index": np.arange(config.worlds) % len(library)})
-    command, rng = obs["context"][:, columns], np.random.default_rng(0)
-    positions: dict[str, list[NDArray[np.float64]]] = {"object_position": [], "palm_position": []}
-    diverged = np.zeros(config.worlds, bool)
-    for step in range(steps + 1):
-        if step:
-            actions = np.clip(command + noise * rng.normal(size=command.shape), -1.0, 1.0)
-            *_, info = venv.step(actions.astype(np.float32))
-            diverged |= to_numpy(info["unstable"])
-            env.set_state(env.get_state())  # nobody has ended: lost objects stay lost and all worlds go on
-            bar(step, steps)
-        sensors = env.sensors()
-        for name, seen in positions.items():
-            seen.append(sensors[name])
+    venv = make(engine, skill, config, num_envs=config.worlds, **options)
+    plan = [Episode(world, {"held_index": world % len(library)}) for world in range(config.worlds)]
+    holder = Holder(venv.unwrapped, steps, noise, bar)
+    for _ in run_episodes(venv, holder, plan, holder):
+        pass
     venv.close()
-    tracks = {name: np.stack(seen) for name, seen in positions.items()}
-    return Trajectory(tracks["object_position"], tracks["palm_position"], int(diverged.sum()))
+    tracks = {name: np.stack(seen) for name, seen in holder.positions.items()}
+    return Trajectory(tracks["object_position"], tracks["palm_position"], int(holder.diverged.sum()))
+
+
+class Holder(Watcher):
+    """Repeats the first command, plus noise, in all worlds at once, and writes down where object and palm are."""
+
+    name = "hold"
+
+    def __init__(self, env: Any, steps: int, noise: float, bar: Progress) -> None:
+        """For so many control steps in all worlds of an environment."""
+        self._env, self._steps, self._noise, self._bar = env, steps, noise, bar
+        self._rng = np.random.default_rng(0)
+        self.diverged = np.zeros(env.num_envs, bool)
+        self.positions: dict[str, list[NDArray[np.float64]]] = {"object_position": [], "palm_position": []}
+
+    def reset(self, obs: Any, info: Any, env_ids: Any, seeds: Any) -> None:
+        """Takes the command that holds."""
+        self._command = obs["context"][:, self._env.layout["context"]["previous_action"]]
+
+    def act(self, obs: Any) -> NDArray[np.float32]:
+        """The command with noise."""
+        return (self._command + self._noise * self._rng.normal(size=self._command.shape)).astype(np.float32)
+
+    def begin(self, worlds: Any, moment: Moment) -> None:
+        """The first positions."""
+        self._look()
+
+    def step(self, moment: Moment) -> NDArray[np.bool_]:
+        """The next positions; nobody's episode ends early: lost objects stay lost and all worlds go on."""
+        self._look()
+        self.diverged |= moment.unstable
+        self._bar(float(moment.steps[0]), self._steps)
+        return moment.steps >= self._steps
+
+    def _look(self) -> None:
+        sensors = self._env.sensors()
+        for name, seen in self.positions.items():
+            seen.append(sensors[name])
 
 
 def compare_motion(skill: str, config: Config, library: HeldStateLibrary, bar: Progress) -> Rows:
@@ -186,22 +211,14 @@ def measure_drift(skill: str, config: Config, library: HeldStateLibrary, bar: Pr
 def successes(engine: str, skill: str, config: Config, bar: Progress) -> int:
     """Successful episodes of a skill's base policy."""
     venv = make(engine, skill, config, num_envs=config.episodes)
-    policy = load_policy(skill, device=config.device)
-    obs, _ = venv.reset(seed=FIRST_SEED)
-    policy.reset(config.episodes)
-    policy.seed_envs(FIRST_SEED + np.arange(config.episodes))
-    ended, success = np.zeros(config.episodes, bool), np.zeros(config.episodes, bool)
-    steps = 0
-    while not ended.all():
-        obs, _, terminated, truncated, info = venv.step(policy.act(obs["task_a" if "task_a" in obs else "task_b"]))
-        first = (terminated | truncated) & ~ended
-        if first.any():
-            success[first] = info["final_info"]["success"][first]
-            ended |= first
-        steps += 1
-        bar(steps, gym.spec(env_id(skill)).max_episode_steps)
+    plan = [Episode(FIRST_SEED + number) for number in range(config.episodes)]
+    rollouts = run_episodes(venv, PolicyAgent.load(skill, device=config.device), plan, in_order=False)
+    success = []
+    for rollout in rollouts:
+        success.append(bool(rollout.info["success"]))
+        bar(len(success), config.episodes)
     venv.close()
-    return int(success.sum())
+    return sum(success)
 
 
 def compare_policies(skill: str, config: Config, bar: Progress) -> Rows:
@@ -217,10 +234,7 @@ def compare_release(skill: str, config: Config, library: HeldStateLibrary, bar: 
         steps=config.release_steps, rollouts=config.rollouts, clean_steps=min(20, config.release_steps)
     )
     options: dict[str, Any] = {"library": library, "masks": masks, "num_envs": config.num_envs, "progress": bar}
-    warp: dict[str, Any] = {
-        "make_env": lambda name, **given: ToNumpy(gym.make_vec(name, **given)),
-        "env_kwargs": {"backend": "warp", "device": config.device},
-    }
+    warp: dict[str, Any] = {"env_kwargs": {"backend": "warp", "device": config.device}}
     results = [run_release_test(skill, settings, **options, **kwargs) for kwargs in ({}, warp)]
     return [
         {"skill": skill, "mask": str(one.mask)} | compared([one.retained, two.retained], config.rollouts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
@@ -15,6 +16,7 @@ import tyro
 from dexcompose_agents.evaluation.protocol import make_worlds
 from dexcompose_agents.methods import make_method
 from dexcompose_envs import OUTCOMES, PAIRS
+from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 
 
 @dataclass
@@ -35,25 +37,38 @@ class Config:
     """Picture file."""
 
 
+class Album(Watcher):
+    """Keeps pictures of some control steps and of the end of each episode."""
+
+    def __init__(self, venv: Any, moments: tuple[int, ...]) -> None:
+        """An album of one world, which renders."""
+        self._venv, self._moments, self._pictures = venv, moments, list[Any]()
+
+    def begin(self, worlds: np.ndarray, moment: Moment) -> None:
+        """An empty page."""
+        self._pictures = []
+
+    def step(self, moment: Moment) -> np.ndarray:
+        """A picture, where one is wanted."""
+        if moment.steps[0] - 1 in self._moments:
+            self._pictures.append(self._venv.render()[0])
+        return moment.ended
+
+    def result(self, world: int, moment: Moment) -> list[np.ndarray]:
+        """The pictures, the end's last."""
+        return [*self._pictures, self._venv.render()[0]]
+
+
 def strip(pair: str, config: Config) -> np.ndarray:
     """Moments of the pair's first successful episode, side by side (height, width, 3)."""
     width, height = config.size
     venv = make_worlds(pair, 1, render_mode="rgb_array", camera=config.camera, width=width, height=height)
-    method = make_method(config.method, pair)
-    for seed in range(config.seed, config.seed + 20):
-        obs, info = venv.reset(seed=[seed])
-        method.reset(obs, info, np.array([0]), np.array([seed]))
-        pictures = []
-        for step in range(10_000):
-            obs, _, terminated, truncated, info = venv.step(method.act(obs))
-            ended = bool(terminated[0] or truncated[0])
-            if step in config.moments or ended:
-                pictures.append(venv.render()[0])
-            if ended:
-                break
-        if OUTCOMES[int(info["outcome"][0])] == "success":
+    album = Album(venv, config.moments)
+    plan = [Episode(seed) for seed in range(config.seed, config.seed + 20)]
+    for rollout in run_episodes(venv, make_method(config.method, pair), plan, album):
+        if OUTCOMES[int(rollout.info["outcome"])] == "success":
             venv.close()
-            return np.hstack([*pictures[: len(config.moments)], pictures[-1]])
+            return np.hstack(rollout.result)
     raise RuntimeError(f"{config.method} did not succeed on {pair} in 20 episodes; nothing to show")
 
 

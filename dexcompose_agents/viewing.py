@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dexcompose_agents.evaluation.protocol import HELD_SPLIT
 from dexcompose_agents.evaluation.video import CONTROL_RATE, check_video_path, write_video
 from dexcompose_agents.methods import make_method
-from dexcompose_envs import OUTCOMES, SKILLS, register_chain
+from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.agent import Agent
+from dexcompose_envs.errors import MachineError, UsageError
 from dexcompose_envs.files import check_writable_dir
-from dexcompose_envs.skills import composite_name
+from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
+from dexcompose_envs.skills import composite_name, skill_names
 
 __all__ = ["view"]
 
@@ -34,21 +39,20 @@ def view(
         video: Write a video to this file, mp4 or gif, instead of opening a window.
 
     Returns:
-        Outcome of each episode.
+        Outcome of each episode; where the window was closed, of those before.
 
     Raises:
-        ValueError: On an unknown pair, skill or method, or no episodes.
+        UsageError: On an unknown pair, skill or method, no episodes, or a video's name that ends otherwise.
         OSError: If the video's folder cannot be written.
-        RuntimeError: If a window is asked for and there is no display.
-        MachineError: If a video is asked for and cannot be rendered or encoded.
+        MachineError: If a window is asked for and there is no display, or a video cannot be rendered or encoded.
     """
     import gymnasium as gym
 
     if episodes < 1:
-        raise ValueError(f"episodes is {episodes}; expected at least 1")
+        raise UsageError(f"episodes is {episodes}; expected at least 1")
     agent: Agent
     options: dict[str, Any] = {}
-    if name in SKILLS:
+    if name in skill_names():
         from dexcompose_agents.diffusion.agent import PolicyAgent
 
         agent = PolicyAgent.load(name)
@@ -59,48 +63,52 @@ def view(
     if video is None:
         _check_display()
     else:
-        check_writable_dir(video.parent)
-        check_video_path(video)
-    venv = gym.make_vec(
-        register_chain(name),
-        num_envs=1,
-        autoreset_mode=gym.vector.AutoresetMode.DISABLED,
-        render_mode=None if video is None else "rgb_array",
-        **options,
-    )
+        check_writable_dir(check_video_path(video).parent)
+        options["render_mode"] = "rgb_array"
+    mode = gym.vector.AutoresetMode.DISABLED
+    venv = gym.make_vec(register_chain(name), num_envs=1, autoreset_mode=mode, **options)
+    plan = [Episode(seed + number) for number in range(episodes)]
     try:
         if video is None:
-            return _in_window(venv, agent, episodes, seed)
+            return _in_window(venv, agent, plan)
         frames: list[Any] = []
-        outcomes = _roll_out(venv, agent, episodes, seed, lambda: frames.extend(venv.render() or ()))
+        shown = _Shown(lambda: frames.extend(venv.render() or ()))
+        outcomes = [_outcome(rollout) for rollout in run_episodes(venv, agent, plan, shown)]
         write_video(frames, video, CONTROL_RATE)
         return outcomes
     finally:
         venv.close()
 
 
+class _Shown(Watcher):
+    """Shows the worlds after every reset and step."""
+
+    def __init__(self, show: Callable[[], None]) -> None:
+        self._show = show
+
+    def begin(self, worlds: NDArray[np.int64], moment: Moment) -> None:
+        self._show()
+
+    def step(self, moment: Moment) -> NDArray[np.bool_]:
+        self._show()
+        return moment.ended
+
+
+def _outcome(rollout: Rollout) -> str:
+    return OUTCOMES[int(rollout.info["outcome"])]
+
+
 def _check_display() -> None:
     """Refuses where no window can be opened; the window library would end the process."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise RuntimeError("no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); give --video FILE")
+        raise MachineError("no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); give --video FILE")
 
 
-def _roll_out(venv: Any, agent: Agent, episodes: int, seed: int, show: Any) -> list[str]:
-    outcomes = []
-    for episode in range(episodes):
-        seeds = np.array([seed + episode])
-        obs, info = venv.reset(seed=seeds.tolist())
-        agent.reset(obs, info, np.arange(1), seeds)
-        ended = False
-        while not ended and show() is not False:
-            obs, _, terminated, truncated, info = venv.step(agent.act(obs))
-            ended = bool(terminated[0] or truncated[0])
-        show()
-        outcomes.append(OUTCOMES[int(info["outcome"][0])])
-    return outcomes
+class _ClosedError(Exception):
+    """The window was closed."""
 
 
-def _in_window(venv: Any, agent: Agent, episodes: int, seed: int) -> list[str]:
+def _in_window(venv: Any, agent: Agent, plan: list[Episode]) -> list[str]:
     import mujoco
     import mujoco.viewer
 
@@ -109,14 +117,17 @@ def _in_window(venv: Any, agent: Agent, episodes: int, seed: int) -> list[str]:
     try:
         window = mujoco.viewer.launch_passive(env.scene.model, data)
     except Exception as error:  # no display: every window system fails in its own way
-        raise RuntimeError(f"no window can be opened ({error}); give --video FILE to write a video instead") from None
-    with window:
+        raise MachineError(f"no window can be opened ({error}); give --video FILE to write a video instead") from None
 
-        def show() -> bool:
-            started = time.monotonic()
-            env.load_into(data, 0)
-            window.sync()
-            time.sleep(max(0.0, 1.0 / CONTROL_RATE - (time.monotonic() - started)))
-            return bool(window.is_running())
+    def show() -> None:
+        if not window.is_running():
+            raise _ClosedError
+        started = time.monotonic()
+        env.load_into(data, 0)
+        window.sync()
+        time.sleep(max(0.0, 1.0 / CONTROL_RATE - (time.monotonic() - started)))
 
-        return _roll_out(venv, agent, episodes, seed, show)
+    outcomes: list[str] = []
+    with window, suppress(_ClosedError):
+        outcomes.extend(_outcome(rollout) for rollout in run_episodes(venv, agent, plan, _Shown(show)))
+    return outcomes
