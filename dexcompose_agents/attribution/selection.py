@@ -78,7 +78,7 @@ def select_mask(pair: str, selector: str, table: Path, demonstrations: Path) -> 
     Raises:
         UsageError: On an unknown pair or selector, or where no mask qualifies.
         FileError: If the table is not what it should be, or not finished.
-        FileNotFoundError: If there are no demonstrations.
+        FileError: If there are no demonstrations.
     """
     from dexcompose_agents.attribution.selectors import PairContext, make_candidates, make_selector
 

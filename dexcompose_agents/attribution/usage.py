@@ -203,7 +203,7 @@ def recorded_signals(skill: str, root: str | Path | None = None) -> list[Episode
         root: Folder of the datasets; None for Minari's own.
 
     Raises:
-        FileNotFoundError: If there is no dataset of the skill.
+        FileError: If there is no dataset of the skill.
     """
     dataset = load_demonstrations(dataset_id_of(skill), root)
     layout = {"context": layout_of(HAND_CONTEXT + FIXTURE_CONTEXT)}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexcompose_envs.errors import DexComposeError
 from dexcompose_envs.files import atomic_write
 
 Row = dict[str, NDArray[np.float64]]
@@ -31,7 +32,7 @@ class Finished:
     row: Row | None = None
 
 
-class CollectionError(RuntimeError):
+class CollectionError(DexComposeError, RuntimeError):
     """A collection that can't go on; the message says why."""
 
 

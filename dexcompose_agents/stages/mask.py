@@ -78,11 +78,12 @@ class Mask(Stage):
         return {"mask.json": mask_file(self.name, self.selector)}
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
-        from dexcompose_agents.attribution import PairContext, make_candidates, make_selector, measure_usage, read_csv
+        from dexcompose_agents.attribution import select_mask
+        from dexcompose_envs.demonstrations import dataset_id_of
 
-        (a, b), (table, dataset) = parse_pair(self.name), self.reads()
-        candidates = make_candidates(read_csv(table.path), measure_usage(_recorded_signals(b, dataset.path)))
-        make_selector(self.selector).select(candidates, PairContext(a, b)).save(work / "mask.json")
+        table, dataset = self.reads()
+        root = dataset.path.parents[dataset_id_of(parse_pair(self.name)[1]).count("/")]
+        select_mask(self.name, self.selector, table.path, root).save(work / "mask.json")
 
     def tell(self) -> None:
         from dexcompose_agents.attribution import Selection
@@ -94,25 +95,3 @@ class Mask(Stage):
 def mask_file(pair: str, selector: str = DEFAULT_SELECTOR) -> str:
     """Where a chain's folder has a selector's choice; stabiliser and residual are trained with the default's."""
     return f"pretrained/masks/{pair}{'' if selector == DEFAULT_SELECTOR else f'-{selector}'}.json"
-
-
-def _recorded_signals(skill: str, dataset: Path) -> list[Any]:
-    """What the recorded episodes tell about the use of each finger."""
-    import gymnasium as gym
-
-    from dexcompose_agents.attribution import EpisodeSignals
-    from dexcompose_envs import env_id
-    from dexcompose_envs.demonstrations import dataset_id_of, load_demonstrations
-
-    dataset_id = dataset_id_of(skill)
-    episodes = load_demonstrations(dataset_id, dataset.parents[dataset_id.count("/")]).iterate_episodes()
-    env = gym.make(env_id(skill))
-    layout: Any = getattr(env.unwrapped, "layout")  # noqa: B009  (not in the base class's type)
-    env.close()
-    signals = []
-    for episode in episodes:
-        progress = (episode.infos or {}).get("reward_terms/progress")
-        steps = len(episode.actions)
-        progress = None if progress is None else progress[-steps:]  # the first row is the info of the reset
-        signals.append(EpisodeSignals.from_observations(episode.observations, layout, progress=progress))
-    return signals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from dexcompose_envs.demonstrations.datasets import RecordedEpisode
+from dexcompose_envs.errors import DexComposeError, FileError
 from dexcompose_envs.files import atomic_write
 
 Progress = Callable[[int, int], None]
 """`progress(kept, wanted)` in episodes, called once at the start and after every episode."""
 
 
-class RecordingError(RuntimeError):
+class RecordingError(DexComposeError, RuntimeError):
     """A recording that can't be finished; the message says what came and what was expected."""
 
 
@@ -29,11 +31,12 @@ class Attempts:
     def __init__(self, folder: Path, settings: Mapping[str, Any], force: bool) -> None:
         self._folder = folder
         self.done: dict[int, RecordedEpisode | None] = {}
-        if force:
-            self.remove()
         about = folder / "settings.json"
+        if force:
+            for path in [about, *folder.glob("[0-9]*.npz")]:
+                path.unlink(missing_ok=True)
         if about.exists():
-            found = json.loads(about.read_text("utf-8"))
+            found = _read(about, lambda path: dict(json.loads(path.read_text("utf-8"))))
             for key, value in settings.items():
                 if found.get(key) != value:
                     raise RecordingError(
@@ -41,7 +44,7 @@ class Attempts:
                         f"{value!r}; pass force=True to start again"
                     )
             for path in folder.glob("[0-9]*.npz"):
-                self.done[int(path.stem)] = _read_episode(path)
+                self.done[int(path.stem)] = _read(path, _read_episode)
         else:
             atomic_write(about, json.dumps(dict(settings), indent=1))
 
@@ -62,6 +65,14 @@ class Attempts:
         shutil.rmtree(self._folder, ignore_errors=True)
         with suppress(OSError):  # other recordings lie beside it
             self._folder.parent.rmdir()
+
+
+def _read(path: Path, reader: Callable[[Path], Any]) -> Any:
+    try:
+        return reader(path)
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = f"{path} of an unfinished recording is damaged ({type(error).__name__})"
+        raise FileError(f"{reason}; pass force=True to start again") from None
 
 
 def _read_episode(path: Path) -> RecordedEpisode | None:

@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.registration import NAMESPACE
 
 _ROOT_VARIABLE = "MINARI_DATASETS_PATH"
@@ -84,13 +85,13 @@ def load_demonstrations(dataset_id: str, root: str | Path | None = None) -> Any:
         root: Folder of the datasets; None for Minari's own.
 
     Raises:
-        FileNotFoundError: If there is no such dataset in that folder.
+        FileError: If there is no such dataset in that folder.
     """
     import minari
 
     with minari_root(root) as folder:
         if not (folder / dataset_id / "data").is_dir():
-            raise FileNotFoundError(f"no dataset {dataset_id!r} in {str(folder)!r}; expected one made by the recorder")
+            raise FileError(f"no dataset {dataset_id!r} in {str(folder)!r}; expected one made by the recorder")
         return minari.load_dataset(dataset_id)
 
 
@@ -123,7 +124,7 @@ def write_dataset(
         The dataset's folder.
 
     Raises:
-        FileExistsError: If there is a dataset of that id and `force` is False.
+        UsageError: If there is a dataset of that id and `force` is False.
     """
     import minari
     from minari.namespace import create_namespace, list_local_namespaces
@@ -162,10 +163,10 @@ def refuse_existing(dataset_id: str, root: Path, force: bool) -> None:
     """Refuses an id that is taken.
 
     Raises:
-        FileExistsError: If there is a dataset of that id and `force` is False.
+        UsageError: If there is a dataset of that id and `force` is False.
     """
     if (root / dataset_id).exists() and not force:
-        raise FileExistsError(f"dataset {dataset_id!r} exists in {str(root)!r}; pass force=True to replace it")
+        raise UsageError(f"dataset {dataset_id!r} exists in {str(root)!r}; pass force=True to replace it")
 
 
 def _buffer(number: int, episode: RecordedEpisode) -> Any:

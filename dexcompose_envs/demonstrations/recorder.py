@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
+from dexcompose_envs.checks import whole_number
 from dexcompose_envs.demonstrations.attempts import Attempts, Progress, RecordingError
 from dexcompose_envs.demonstrations.datasets import (
     RecordedEpisode,
@@ -24,11 +25,11 @@ from dexcompose_envs.demonstrations.datasets import (
     refuse_existing,
     write_dataset,
 )
-from dexcompose_envs.files import check_writable_dir
+from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.observations import Array
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
-from dexcompose_envs.skills import SKILLS
+from dexcompose_envs.skills import make_skill
 
 
 class CallbackPolicy:
@@ -120,7 +121,7 @@ def record(
     at the cut. Every finished attempt is on disk at once: an interrupted recording goes on where it was.
 
     Args:
-        skill: One of `SKILLS`.
+        skill: Name of the skill.
         agent: Who demonstrates.
         episodes: Successful episodes to keep.
         seed: Seed of the first attempt.
@@ -137,23 +138,21 @@ def record(
         The report.
 
     Raises:
-        ValueError: If the skill is unknown or a number isn't positive.
-        FileExistsError: If the dataset exists and `force` is False.
+        UsageError: If the skill is unknown, a number isn't positive, the dataset exists and `force` is False, or
+            another process is recording it.
+        AgentError: If an action has a wrong shape or is not finite.
         RecordingError: If too few attempts succeed, or an unfinished recording with other settings lies there.
         OSError: If the folder can't be written.
     """
-    if skill not in SKILLS:
-        raise ValueError(f"unknown skill {skill!r}; expected one of {', '.join(SKILLS)}")
-    max_attempts = max(4 * episodes, 64) if max_attempts is None else max_attempts
-    for name, value in (("episodes", episodes), ("num_envs", num_envs), ("max_attempts", max_attempts)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected at least 1")
-    if tail < 0:
-        raise ValueError(f"tail is {tail}; expected at least 0 control steps")
+    make_skill(skill)
+    episodes = whole_number("episodes", episodes)
+    max_attempts = whole_number("max_attempts", max(4 * episodes, 64) if max_attempts is None else max_attempts)
+    tail = whole_number("tail", tail, least=0)
     dataset_id = dataset_id or dataset_id_of(skill)
     folder = check_writable_dir(datasets_root(root))
     refuse_existing(dataset_id, folder, force)
-
+    spec = deepcopy(gym.spec(env_id(skill)))
+    spec.kwargs = {**spec.kwargs, "terminate_on_success": False}
     venv = gym.make_vec(
         env_id(skill),
         num_envs=num_envs,
@@ -171,39 +170,37 @@ def record(
             "seed": seed,
             "tail": tail,
         }
-        attempts = Attempts(folder / ".recording" / dataset_id.replace("/", "_"), settings, force)
-        kept = _attempt(
-            venv, agent, attempts, seed, episodes, max_attempts, _Recorder(attempts, tail, episodes, progress)
-        )
+        with lock_folder(folder / ".recording" / dataset_id.replace("/", "_")) as unfinished:
+            attempts = Attempts(unfinished, settings, force)
+            recorder = _Recorder(attempts, tail, episodes, progress)
+            kept = _attempt(venv, agent, attempts, seed, episodes, max_attempts, recorder)
+            if len(kept) < episodes:
+                raise RecordingError(
+                    f"only {len(kept)} of {max_attempts} attempts at {skill} succeeded; expected {episodes} "
+                    "(finished episodes are kept for the next call)"
+                )
+            seeds = tuple(seed + number for number in kept)
+            recording = Recording(dataset_id, folder / dataset_id, episodes, kept[-1] + 1, seeds)
+            write_dataset(
+                dataset_id,
+                [episode for number in kept if (episode := attempts.done[number]) is not None],
+                spec,
+                {
+                    **settings,
+                    "episode_seeds": list(seeds),
+                    "attempts": recording.attempts,
+                    "success_rate": recording.success_rate,
+                    "packages": package_versions(),
+                },
+                root=folder,
+                algorithm_name=settings["policy"],
+                description=f"Successful episodes of {skill}, cut {tail} control steps after success.",
+                requirements=[f"dexcompose=={version_of_envs()}"],
+                force=force,
+            )
+            attempts.remove()
     finally:
         venv.close()
-
-    if len(kept) < episodes:
-        raise RecordingError(
-            f"only {len(kept)} of {max_attempts} attempts at {skill} succeeded; expected {episodes} "
-            "(finished episodes are kept for the next call)"
-        )
-    recording = Recording(dataset_id, folder / dataset_id, episodes, kept[-1] + 1, tuple(seed + i for i in kept))
-    spec = deepcopy(gym.spec(env_id(skill)))
-    spec.kwargs = {**spec.kwargs, "terminate_on_success": False}
-    write_dataset(
-        dataset_id,
-        [episode for i in kept if (episode := attempts.done[i]) is not None],
-        spec,
-        {
-            **settings,
-            "episode_seeds": list(recording.seeds),
-            "attempts": recording.attempts,
-            "success_rate": recording.success_rate,
-            "packages": package_versions(),
-        },
-        root=folder,
-        algorithm_name=settings["policy"],
-        description=f"Successful episodes of {skill}, cut {tail} control steps after success.",
-        requirements=[f"dexcompose=={version_of_envs()}"],
-        force=force,
-    )
-    attempts.remove()
     return recording
 
 

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import DATA_VERSION
+from dexcompose_envs.checks import whole_number
 from dexcompose_envs.demonstrations.datasets import METADATA_KEY, load_demonstrations
+from dexcompose_envs.errors import FileError
 from dexcompose_envs.observations import Array
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
@@ -23,7 +25,7 @@ Progress = Callable[[int, int], None]
 """`progress(finished, total)` in episodes."""
 
 
-class ReplayError(ValueError):
+class ReplayError(FileError):
     """A dataset that can't be replayed here; the message says what came and what was expected."""
 
 
@@ -66,14 +68,12 @@ def replay_dataset(
         env_kwargs: Further keyword arguments of the vector environment, such as `num_threads`.
 
     Raises:
-        FileNotFoundError: If there is no such dataset.
+        FileError: If there is no such dataset.
         ReplayError: If it wasn't made by the recorder, or in another version or physics model of the environment.
-        ValueError: If `num_envs` isn't positive.
+        UsageError: If `num_envs` isn't a positive whole number.
     """
     if isinstance(dataset, str):
         dataset = load_demonstrations(dataset, root)
-    if num_envs < 1:
-        raise ValueError(f"num_envs is {num_envs}; expected at least 1")
     about = dataset.storage.metadata.get(METADATA_KEY)
     name = dataset.spec.dataset_id
     if not isinstance(about, dict) or "skill" not in about:
@@ -85,7 +85,7 @@ def replay_dataset(
 
     venv = gym.make_vec(
         env_id(about["skill"]),
-        num_envs=min(num_envs, len(episodes)),
+        num_envs=min(whole_number("num_envs", num_envs), len(episodes)),
         max_episode_steps=1 + max(len(episode) for episode in episodes),
         terminate_on_success=False,
         autoreset_mode=AutoresetMode.DISABLED,

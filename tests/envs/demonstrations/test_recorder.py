@@ -17,6 +17,7 @@ from dexcompose_envs.demonstrations import (
     record,
     replay_dataset,
 )
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.rollouts import AgentError
 from dexcompose_envs.scene import build_scene
 from dexcompose_envs.skills import make_expert, skill_names
@@ -164,7 +165,7 @@ def test_an_interrupted_recording_goes_on_and_ends_the_same_for_any_number_of_wo
 
 def test_an_existing_dataset_is_kept_unless_forced(recorded, tmp_path):
     root, _, _ = recorded
-    with pytest.raises(FileExistsError, match=r"exists in .*; pass force=True to replace it"):
+    with pytest.raises(UsageError, match=r"exists in .*; pass force=True to replace it"):
         record("PushButton", make_expert("PushButton"), episodes=1, root=root)
     record("PushButton", make_expert("PushButton"), episodes=1, seed=1, root=tmp_path, num_envs=1, tail=2)
     report = record(
@@ -204,7 +205,7 @@ def test_minaris_folder_is_left_as_it_was(recorded, monkeypatch, tmp_path):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     load_demonstrations(DATASET, root)
     assert os.environ["MINARI_DATASETS_PATH"] == str(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no dataset 'DexCompose/PushButton/expert-v0'"):
+    with pytest.raises(FileError, match="no dataset 'DexCompose/PushButton/expert-v0'"):
         load_demonstrations(DATASET)
     monkeypatch.delenv("MINARI_DATASETS_PATH")
     with minari_root(root):
@@ -235,15 +236,34 @@ def test_replay_refuses_another_environment(recorded, tmp_path, key):
     ("kwargs", "message"),
     [
         ({"skill": "OpenDoor"}, "unknown skill 'OpenDoor'; expected one of"),
-        ({"episodes": 0}, "episodes is 0; expected at least 1"),
+        ({"episodes": 0}, "episodes is 0; expected a whole number of at least 1"),
         ({"num_envs": 0}, "num_envs is 0"),
         ({"tail": -1}, "tail is -1"),
+        ({"episodes": 2.5}, r"episodes is 2\.5"),
     ],
 )
 def test_wrong_arguments_are_refused(kwargs, message, tmp_path):
     arguments = {"skill": "PushButton", "agent": make_expert("PushButton"), "root": tmp_path, **kwargs}
     with pytest.raises(ValueError, match=message):
         record(**arguments)
+
+
+def test_a_damaged_unfinished_recording_is_refused_by_name(tmp_path):
+    def start(**kwargs):
+        record("PushButton", Flawed([], stop_after=2), episodes=3, num_envs=1, root=tmp_path, env_kwargs=FAST, **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    unfinished = next((tmp_path / ".recording").iterdir())
+    attempt = unfinished / "000000.npz"
+    attempt.write_bytes(attempt.read_bytes()[:200])
+    with pytest.raises(FileError, match=r"000000\.npz of an unfinished recording is damaged .*; pass force=True"):
+        start()
+    (unfinished / "settings.json").write_text("[")
+    with pytest.raises(FileError, match=r"settings\.json of an unfinished recording is damaged"):
+        start()
+    with pytest.raises(KeyboardInterrupt):  # forgets it and begins again
+        start(force=True)
 
 
 def test_wrong_actions_are_refused(tmp_path):
