@@ -111,6 +111,8 @@ def _check_names(methods: list[CompositionMethod], config: BenchConfig, console:
     names = [method.name for method in methods]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise EvaluationError(f"method {', '.join(twice)} is there twice; expected methods with different names")
+    if config.reference is not None and config.reference.partition("/")[0] not in names:
+        raise EvaluationError(f"reference '{config.reference}' is none of the methods {', '.join(names)}")
     without = [method.name for method in methods if getattr(method, "selector", None) in (None, "none")]
     if config.selector is not None and without:
         text = f"selector '{config.selector}' does not apply to {', '.join(without)}, recorded with selector 'none'"

@@ -64,6 +64,7 @@ def bench(
     backend: Backend = "mujoco",
     device: str | None = None,
     selector: str | None = None,
+    reference: str | None = None,
     videos: Literal["one", "all", "none"] = "one",
     pretrained: Path | None = None,
     out: Path = Path("runs/bench"),
@@ -79,6 +80,7 @@ def bench(
         backend: Physics: mujoco on the CPU, warp on a GPU.
         device: Where warp and the networks run, e.g. cuda:1; by default the first GPU with warp, else the CPU.
         selector: Use the shipped masks of this selector; by default the shipped choice.
+        reference: Method that the report compares the others with; by default the last of the published table.
         videos: Film one rollout per method on the first pair, on all pairs, or not at all.
         pretrained: Use weights, masks and held states of this output folder of "train all"; by default the shipped.
         out: Folder for episodes, results, videos and report.html; run the command again to go on.
@@ -88,26 +90,27 @@ def bench(
 
     config = BenchConfig(
         pairs=pairs, methods=methods, seeds=seeds, rollouts=rollouts, num_envs=num_envs, backend=backend,
-        device=device, selector=selector, videos=videos, out=out,
+        device=device, selector=selector, reference=reference, videos=videos, out=out,
     )  # fmt: skip
     with trained_in(pretrained):
         run_bench(config)
     return out
 
 
-def report(folder: Positional[Path], out: Path | None = None) -> Path:
+def report(folder: Positional[Path], out: Path | None = None, reference: str | None = None) -> Path:
     """Print the table and write the HTML report of a results folder, from its episodes*.csv.
 
     Args:
         folder: Folder written by eval or bench.
         out: HTML file; by default FOLDER/report.html.
+        reference: Method that the others are compared with; by default the last of the published table.
     """
     from rich.console import Console
 
     from dexcompose_agents.evaluation.report import write_report
     from dexcompose_agents.evaluation.tables import terminal_table
 
-    path, results = write_report(folder, out)
+    path, results = write_report(folder, out, reference)
     Console().print(terminal_table(results))
     return path
 

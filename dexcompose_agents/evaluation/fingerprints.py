@@ -15,12 +15,13 @@ from typing import Any
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import parse_chain
+from dexcompose_envs.artefacts import DATA_VERSION
 
 _OWN_SOURCE = "dexcompose_envs.composition"
 
 
-def environment_fingerprint(pair: str) -> dict[str, str]:
-    """What decides the physics and the starts of a pair: hash of the model, and of the held-state library."""
+def environment_fingerprint(pair: str) -> dict[str, Any]:
+    """What decides the physics and the starts of a pair: data version, hash of the model, of the held-state library."""
     from dexcompose_agents.artefacts.shipped import file_hash
     from dexcompose_envs.held_states import held_states_folder
     from dexcompose_envs.scene import build_scene
@@ -28,6 +29,7 @@ def environment_fingerprint(pair: str) -> dict[str, str]:
     retention, interactions = parse_chain(pair)
     library = held_states_folder() / f"{retention}.npz"
     return {
+        "data_version": DATA_VERSION,
         "model_hash": str(build_scene(retention, *interactions).model_hash),
         "held_states": file_hash(library) if library.is_file() else "none",
     }

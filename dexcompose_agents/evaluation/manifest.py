@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dexcompose_envs.artefacts import difference
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import atomic_write
 
@@ -149,10 +150,10 @@ class Manifest:
             EvaluationError: If the configurations differ; the message names the first field that does.
         """
         stored = self.runs.get(key)
-        if stored is not None and stored["config_hash"] != config_hash(config):
+        changed = None if stored is None else difference(stored["config"], config, "config")
+        if changed is not None:
             raise EvaluationError(
-                f"'{folder}' has episodes of {key} made with {_difference(stored['config'], config)}; "
-                "choose another folder or delete this one"
+                f"'{folder}' has episodes of {key} whose {changed}; choose another folder or delete this one"
             )
         before = {} if stored is None else stored["plan"]
         self.runs[key] = {
@@ -167,13 +168,3 @@ class Manifest:
     def add_wall_time(self, key: str, seconds: float) -> None:
         """Add the time (s) that a run took to what its earlier parts took."""
         self.runs[key]["wall_time_s"] = round(self.runs[key]["wall_time_s"] + seconds, 3)
-
-
-def _difference(stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = "") -> str:
-    for name in sorted(set(stored) | set(current)):
-        old, new = stored.get(name), current.get(name)
-        if old != new:
-            if isinstance(old, Mapping) and isinstance(new, Mapping):
-                return _difference(old, new, f"{prefix}{name}.")
-            return f"{prefix}{name} = {old!r}, now {new!r}"
-    return "another configuration"

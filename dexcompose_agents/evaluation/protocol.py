@@ -95,13 +95,16 @@ def outcome_of(rollout: Rollout) -> str:
     """How an episode ended, one of ``OUTCOME_NAMES``; a diverged world is an ``error`` whatever else it shows.
 
     Raises:
-        EvaluationError: If the environment ended it without an outcome.
+        EvaluationError: If the environment cut it short, before its outcome was known.
     """
     if rollout.info.get("unstable", False):
         return "error"
     name = OUTCOMES[int(rollout.info["outcome"])]
     if name not in OUTCOME_NAMES:
-        raise EvaluationError(f"episode {rollout.episode.seed} ended with outcome '{name}' of the environment")
+        raise EvaluationError(
+            f"episode {rollout.episode.seed} was cut short after {rollout.steps} steps, its outcome '{name}'; "
+            "expected no max_episode_steps below the registered one"
+        )
     return name
 
 

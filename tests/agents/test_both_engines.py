@@ -10,6 +10,7 @@ from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.held_states.collection import collect
 from dexcompose_envs.composition import CompositionTask
+from dexcompose_envs.episodes import judge
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.skills import make_expert
 
@@ -38,9 +39,9 @@ class OpenHand:
         return np.clip(action, -1, 1)
 
 
-def test_evaluation_finds_the_same_on_both_engines(held_library, tmp_path):
+def test_evaluation_finds_the_same_on_both_engines(held_library, tmp_path, monkeypatch):
     options = {"seeds": 1, "rollouts": 4, "env_kwargs": {"held_states": held_library("GraspBall")}}
-    options["env_kwargs"]["max_episode_steps"] = 25
+    monkeypatch.setattr(judge, "task_steps", lambda chain: 25)
     native = evaluate(PAIR, OpenHand(), num_envs=3, out=tmp_path / "native", **options)
     warp = evaluate(PAIR, OpenHand(), num_envs=2, out=tmp_path / "warp", **WARP, **options)
     assert [record.outcome for record in warp.records] == [record.outcome for record in native.records]
@@ -50,7 +51,7 @@ def test_evaluation_finds_the_same_on_both_engines(held_library, tmp_path):
     run = next(iter(json.loads((tmp_path / "warp" / "manifest.json").read_text())["runs"].values()))
     assert run["config"]["env"]["backend"] == "warp"
     assert "device" not in run["config"]["env"]  # which GPU it was doesn't keep an evaluation from going on
-    with pytest.raises(EvaluationError, match=r"made with env\.backend = 'warp', now None"):
+    with pytest.raises(EvaluationError, match=r"env\.backend is 'warp'; expected None"):
         evaluate(PAIR, OpenHand(), out=tmp_path / "warp", **options)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, episode_seed, evaluate, fingerprints
 from dexcompose_agents.evaluation.manifest import Manifest, software_versions
+from dexcompose_agents.evaluation.protocol import outcome_of
 from dexcompose_agents.evaluation.records import (
     EVALUATION_SEED_BASE,
     EpisodeRecord,
@@ -26,9 +27,10 @@ from dexcompose_agents.evaluation.records import (
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.results import write_results
 from dexcompose_agents.methods import make_method
+from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import LOCK_FILE, OutputError
-from dexcompose_envs.rollouts import AgentError
+from dexcompose_envs.rollouts import AgentError, Episode, Rollout
 
 from .fakes import FakeMethod, FakeWorlds
 
@@ -136,7 +138,7 @@ def test_finished_evaluation_runs_nothing_again(tmp_path: Path) -> None:
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     """Episodes of two configurations must not end up in one table."""
     run(tmp_path)
-    with pytest.raises(EvaluationError, match=r"method\.gain = 0\.01, now 0\.5"):
+    with pytest.raises(EvaluationError, match=r"whose config\.method\.gain is 0\.01; expected 0\.5; choose"):
         run(tmp_path, FakeMethod(gain=0.5))
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(EvaluationError, match="cannot be resumed"):
@@ -353,14 +355,14 @@ def test_method_whose_source_changed_is_refused(plug_in: Path, tmp_path: Path, n
     run(out, method())
     run(out, method(), seeds=4)
     plug_in.write_text(plug_in.read_text() + "# changed\n")
-    with pytest.raises(EvaluationError, match=r"made with method\.source = .* choose another folder"):
+    with pytest.raises(EvaluationError, match=r"whose config\.method\.source is .* choose another folder"):
         run(out, method())
 
 
 def test_option_of_a_method_that_describes_nothing_is_remembered(plug_in: Path, tmp_path: Path) -> None:
     """Without ``describe()`` the options that a method was made with are what tells two of them apart."""
     run(tmp_path / "out", f"{plug_in.stem}:Silent", gain=0.1)
-    with pytest.raises(EvaluationError, match=r"method\.gain = '0\.1', now '0\.2'"):
+    with pytest.raises(EvaluationError, match=r"method\.gain is '0\.1'; expected '0\.2'"):
         run(tmp_path / "out", f"{plug_in.stem}:Silent", gain=0.2)
 
 
@@ -368,7 +370,7 @@ def test_method_without_source_is_not_resumed(tmp_path: Path) -> None:
     """Of a class that was typed in, nobody can tell whether it is the same as before."""
     typed = type("Typed", (FakeMethod,), {"__module__": "nowhere"})
     run(tmp_path, typed())
-    with pytest.raises(EvaluationError, match=r"method\.source = 'unreadable"):
+    with pytest.raises(EvaluationError, match=r"method\.source is 'unreadable"):
         run(tmp_path, typed())
 
 
@@ -376,13 +378,13 @@ def test_a_change_of_our_composition_is_noticed(tmp_path: Path, monkeypatch: pyt
     """Our own methods are identified by the sources of the composition, too; the version is only information."""
     run(tmp_path)
     monkeypatch.setattr(fingerprints, "_OWN_SOURCE", "dexcompose_agents.evaluation")
-    with pytest.raises(EvaluationError, match=r"method\.composition ="):
+    with pytest.raises(EvaluationError, match=r"method\.composition is "):
         run(tmp_path)
 
 
 def test_a_release_does_not_end_an_evaluation() -> None:
     """The package's version is noted, but not part of what has to stay the same."""
-    assert "version" not in fingerprints.environment_fingerprint(PAIR)
+    assert fingerprints.environment_fingerprint(PAIR).keys() == {"data_version", "model_hash", "held_states"}
     assert "dexcompose" in software_versions()
 
 
@@ -397,6 +399,13 @@ def test_selector_is_the_methods_own_word(tmp_path: Path, selector: str | None) 
     assert {record.selector for record in run(method=chosen).records} == {"utility"}
     with pytest.raises(EvaluationError, match="uses selector 'utility', but selector 'oracle'"):
         run(method=chosen, selector="oracle")
+
+
+def test_episode_that_is_cut_short_has_no_outcome() -> None:
+    """It is neither a success nor any of the failures, so it can't be counted."""
+    rollout = Rollout(Episode(FIRST), 25, {"unstable": False, "outcome": ONGOING}, False, True)
+    with pytest.raises(EvaluationError, match=f"episode {FIRST} was cut short after 25 steps"):
+        outcome_of(rollout)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a\nb", 3])

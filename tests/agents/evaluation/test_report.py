@@ -299,6 +299,8 @@ def test_bench_checks_names_and_folder_first(tmp_path: Path) -> None:
         small_bench(tmp_path / "file", **refuse)
     with pytest.raises(EvaluationError, match="frozen is there twice"):
         small_bench(tmp_path, config={"methods": ("frozen", "frozen")}, **refuse)
+    with pytest.raises(EvaluationError, match="reference 'ppo' is none of the methods frozen"):
+        small_bench(tmp_path, config={"reference": "ppo"}, **refuse)
 
 
 def test_bench_says_which_methods_use_no_selector(tmp_path: Path) -> None:
