@@ -15,23 +15,29 @@ from typing import Any
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import parse_chain
-from dexcompose_envs.artefacts import DATA_VERSION
+from dexcompose_envs.artefacts import DATA_VERSION, checksum
 
 _OWN_SOURCE = "dexcompose_envs.composition"
 
 
-def environment_fingerprint(pair: str) -> dict[str, Any]:
-    """What decides the physics and the starts of a pair: data version, hash of the model, of the held-state library."""
-    from dexcompose_agents.artefacts.shipped import file_hash
-    from dexcompose_envs.held_states import held_states_folder
+def environment_fingerprint(pair: str, held_states: Any = None) -> dict[str, Any]:
+    """What decides the physics and the starts of a pair: data version, hashes of the model and of the held states.
+
+    Args:
+        pair: "GraspBall-PushButton".
+        held_states: The environment's option: a library or its file; None for the one that ships.
+    """
+    from dexcompose_envs.held_states import HeldStateLibrary
     from dexcompose_envs.scene import build_scene
 
     retention, interactions = parse_chain(pair)
-    library = held_states_folder() / f"{retention}.npz"
+    library = retention if held_states is None else held_states
+    if not isinstance(library, HeldStateLibrary):
+        library = HeldStateLibrary.load(library)
     return {
         "data_version": DATA_VERSION,
         "model_hash": str(build_scene(retention, *interactions).model_hash),
-        "held_states": file_hash(library) if library.is_file() else "none",
+        "held_states": checksum({"skill": library.skill}, library.columns())[:16],
     }
 
 

@@ -190,7 +190,9 @@ def evaluate(
     env_kwargs = dict(env_kwargs or {})
     if backend != "mujoco":
         env_kwargs["backend"] = backend
-    env = {"held_split": HELD_SPLIT, **env_kwargs} | (environment_fingerprint(pair) if worlds is make_worlds else {})
+    env = {"held_split": HELD_SPLIT, **env_kwargs}
+    if worlds is make_worlds:
+        env |= environment_fingerprint(pair, env_kwargs.get("held_states"))
     if backend != "mujoco":
         env_kwargs["device"] = device
     config = run_config(pair, method, env, method_kwargs)

@@ -30,6 +30,7 @@ from dexcompose_agents.methods import make_method
 from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import LOCK_FILE, OutputError
+from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.rollouts import AgentError, Episode, Rollout
 
 from .fakes import FakeMethod, FakeWorlds
@@ -386,6 +387,19 @@ def test_a_release_does_not_end_an_evaluation() -> None:
     """The package's version is noted, but not part of what has to stay the same."""
     assert fingerprints.environment_fingerprint(PAIR).keys() == {"data_version", "model_hash", "held_states"}
     assert "dexcompose" in software_versions()
+
+
+def test_held_states_are_known_by_what_they_are(tmp_path: Path) -> None:
+    """A library given as an object or a file is not passed off as the one that ships."""
+    shipped = HeldStateLibrary.load("GraspBall")
+    other = HeldStateLibrary.from_columns(shipped.manifest, shipped.take(np.arange(len(shipped) - 1)))
+    other.save(tmp_path / "other.npz")
+
+    def found(held_states: Any = None) -> Any:
+        return fingerprints.environment_fingerprint(PAIR, held_states)["held_states"]
+
+    assert found() == found(shipped) != found(other)
+    assert found(tmp_path / "other.npz") == found(HeldStateLibrary.load(tmp_path / "other.npz"))
 
 
 @pytest.mark.parametrize("selector", [None, "none"])
