@@ -31,7 +31,7 @@ def environment_fingerprint(pair: str, held_states: Any = None) -> dict[str, Any
     from dexcompose_envs.scene import build_scene
 
     retention, interactions = parse_chain(pair)
-    library = retention if held_states is None else held_states
+    library: Any = retention if held_states is None else held_states
     if not isinstance(library, HeldStateLibrary):
         library = HeldStateLibrary.load(library)
     return {
