@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -39,8 +39,8 @@ from dexcompose_agents.rl.rollout import RolloutEnv
 class Settings:
     """What to compare on."""
 
-    task: Literal["point-mass", "GraspBall", "PickStick"] = "point-mass"
-    """The toy task, or stabiliser A of a retention skill."""
+    task: str = "point-mass"
+    """The toy task, or stabiliser A of a retention skill such as "GraspBall"."""
     mask: str = "TH+MF+RF"
     """Preserved fingers, for stabiliser A."""
     steps: int = 100_000

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from dexcompose_agents.residual.config import ResidualBConfig, ResidualConfig, StabiliserConfig
@@ -20,8 +18,9 @@ from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_agents.rl.learners import find_learner
 from dexcompose_agents.rl.ppo import ProgressCallback
 from dexcompose_envs import __version__, parse_pair
+from dexcompose_envs.artefacts import checksum
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.held_states import COLUMNS, HeldStateLibrary
+from dexcompose_envs.held_states import COLUMNS
 from dexcompose_envs.ownership import FingerMask
 
 if TYPE_CHECKING:
@@ -130,7 +129,9 @@ def _train(
     try:
         env = task.worlds.env.unwrapped
         settings = {name: value for name, value in asdict(config).items() if name not in ("ppo", "num_threads")}
-        origin = {"config": settings, "model_hash": env.model_hash, "held_states": _content_hash(env.held_library)}
+        columns = {name: getattr(env.held_library, name) for name in COLUMNS}
+        held = checksum({}, {name: value for name, value in columns.items() if value is not None})[:16]
+        origin = {"config": settings, "model_hash": env.model_hash, "held_states": held}
         learner = find_learner(config.learner)(
             task, config.ppo, out=out, score=score, progress=progress, identity={**identity, **origin}
         )
@@ -155,12 +156,3 @@ def _train(
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of an environment that decide what is learned, by their texts; the library is known by its content."""
     return {name: str(value) for name, value in options.items() if name not in ("held_states", "num_threads")}
-
-
-def _content_hash(library: HeldStateLibrary) -> str:
-    """SHA-256 of the states, first 16 hex digits."""
-    digest = hashlib.sha256()
-    for name in COLUMNS:
-        column = getattr(library, name)
-        digest.update(name.encode() + (b"" if column is None else np.ascontiguousarray(column).tobytes()))
-    return digest.hexdigest()[:16]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.policy_evaluation import Policy, evaluate, total_where
 from dexcompose_agents.rl.policy_update import improve
 from dexcompose_agents.rl.rollout import Rollout, RolloutEnv
-from dexcompose_agents.rl.training_log import write_csv
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
 from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_envs.errors import UsageError
+from dexcompose_envs.files import atomic_write
 
 NOT_IDENTITY = ("device", "max_seconds", "total_steps")
 """Settings in which two calls may differ and still be one training: where it runs, and for how long."""
@@ -147,7 +149,8 @@ class PPO:
             complete = self._complete
             self._restore(complete)
             self._complete = None
-            self._save(complete)
+            if complete["evaluations"]:  # Before that there is nothing worth keeping.
+                self._save(complete)
             raise
         self._complete = None
         return self.best_network
@@ -288,7 +291,7 @@ class PPO:
         self.metrics.append(row)
         self._complete = self._state()
         if self.out is not None:
-            write_csv(self.out / "metrics.csv", self.metrics)
+            _write_csv(self.out / "metrics.csv", self.metrics)
         if self.progress is not None:
             self.progress(row)
 
@@ -314,5 +317,16 @@ class PPO:
     def _save(self, state: dict[str, Any]) -> None:
         if self.out is not None:
             save_state(self.out / "checkpoint.pt", state, self.identity)
-            write_csv(self.out / "metrics.csv", state["metrics"])
-            write_csv(self.out / "evaluations.csv", state["evaluations"])
+            _write_csv(self.out / "metrics.csv", state["metrics"])
+            _write_csv(self.out / "evaluations.csv", state["evaluations"])
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+    """Writes rows of named numbers; a column that a row lacks stays empty."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()})
+    atomic_write(path, text.getvalue())

@@ -107,9 +107,9 @@ def test_a_world_that_breaks_down_is_left_out(monkeypatch):
 @pytest.mark.parametrize(
     ("expected", "message"),
     [
-        ({"skill": "PickStick"}, "skill 'GraspBall'; expected a skill of 'PickStick'"),
+        ({"skill": "PickStick"}, "skill is 'GraspBall'; expected 'PickStick'"),
         ({"mask": FingerMask.parse("TH+FF")}, r"trained with TH\+MF; expected a stabiliser of TH\+FF"),
-        ({"model_hash": "new"}, "model_hash 'old'; expected a model_hash of 'new'"),
+        ({"model_hash": "new"}, "model_hash is 'old'; expected 'new'"),
     ],
 )
 def test_the_file_of_something_else_is_refused(tmp_path, expected, message):

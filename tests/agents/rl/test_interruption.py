@@ -62,11 +62,11 @@ def whole():
     return *_end(trainer), counted.lines
 
 
-@pytest.mark.parametrize("part", range(24))
+@pytest.mark.parametrize("part", range(16))
 def test_interrupted_anywhere(tmp_path, whole, part):
     weights, evaluations, lines = whole
     trainer = _trainer(tmp_path)
-    with pytest.raises(KeyboardInterrupt), _Interruption(1 + (2 * part + 1) * lines // 48):
+    with pytest.raises(KeyboardInterrupt), _Interruption(1 + (2 * part + 1) * lines // 32):
         trainer.train()
     reached = trainer.iteration
     resumed = _trainer(tmp_path)

@@ -251,7 +251,7 @@ def test_a_folder_belongs_to_one_training(tmp_path, change, options, message):
         trainer({})
 
 
-def test_settings_are_checked():
+def test_settings_are_checked(tmp_path):
     with pytest.raises(UsageError, match=r"gamma is 1\.5"):
         PPOConfig(gamma=1.5)
     with pytest.raises(UsageError, match=r"num_envs is 1\.5; expected a whole number of at least 1"):
@@ -260,5 +260,6 @@ def test_settings_are_checked():
         PPOConfig(target_kl=0.0)
     with pytest.raises(ValueError, match="the task has 4 worlds"):
         PPO(PointMass(4), SMALL)
-    with pytest.raises(ValueError, match="score names"):
-        PPO(PointMass(8), SMALL, score=("success",)).train()
+    with pytest.raises(UsageError, match="score names"):
+        PPO(PointMass(8), SMALL, score=("success",), out=tmp_path).train()
+    assert not any(tmp_path.iterdir()), "what fails before it has done anything takes no folder"
