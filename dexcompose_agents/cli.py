@@ -94,8 +94,6 @@ def _is_expected(error: BaseException) -> bool:
             "dexcompose_envs",
             "dexcompose_agents",
         )
-    if isinstance(error, ValueError | RuntimeError | LookupError):  # until every error has found its base
-        return True
     if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
         return True
     gymnasium = sys.modules.get("gymnasium")

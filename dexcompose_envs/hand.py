@@ -16,6 +16,8 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexcompose_envs.errors import UsageError
+
 FINGERS = ("FF", "MF", "RF", "LF", "TH")
 FINGER_JOINTS: dict[str, tuple[str, ...]] = {
     "FF": ("FFJ3", "FFJ2", "FFJ1", "FFJ0"),
@@ -82,10 +84,10 @@ def finger_slice(finger: str) -> slice:
         A slice into arrays whose last axis is ordered as `ACTION_NAMES`.
 
     Raises:
-        ValueError: If the finger is unknown.
+        UsageError: If the finger is unknown.
     """
     if finger not in FINGER_JOINTS:
-        raise ValueError(f"unknown finger {finger!r}; expected one of {', '.join(FINGERS)}")
+        raise UsageError(f"unknown finger {finger!r}; expected one of {', '.join(FINGERS)}")
     joints = FINGER_JOINTS[finger]
     start = ACTION_NAMES.index(joints[0])
     return slice(start, start + len(joints))

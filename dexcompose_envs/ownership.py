@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import FINGERS, NUM_ACTIONS, NUM_WRIST, finger_slice
 
 CANONICAL_ORDER = ("TH", "FF", "MF", "RF", "LF")
@@ -29,7 +30,7 @@ class FingerMask:
         preserved: Names of the preserved fingers; any order is accepted and `CANONICAL_ORDER` is stored.
 
     Raises:
-        ValueError: If a finger is unknown or named twice, or if there is none.
+        UsageError: If a finger is unknown or named twice, or if there is none.
     """
 
     preserved: tuple[str, ...]
@@ -39,11 +40,11 @@ class FingerMask:
         expected = f"expected one or more of {', '.join(CANONICAL_ORDER)}, each once, joined by '+', such as 'TH+RF+LF'"
         unknown = [name for name in names if name not in FINGERS]
         if unknown:
-            raise ValueError(f"unknown finger {unknown[0]!r} in mask {'+'.join(map(str, names))!r}; {expected}")
+            raise UsageError(f"unknown finger {unknown[0]!r} in mask {'+'.join(map(str, names))!r}; {expected}")
         if not names:
-            raise ValueError(f"mask preserves no finger; {expected}")
+            raise UsageError(f"mask preserves no finger; {expected}")
         if len(set(names)) != len(names):
-            raise ValueError(f"mask {'+'.join(names)!r} names a finger twice; {expected}")
+            raise UsageError(f"mask {'+'.join(names)!r} names a finger twice; {expected}")
         object.__setattr__(self, "preserved", tuple(finger for finger in CANONICAL_ORDER if finger in names))
 
     @classmethod
@@ -51,12 +52,12 @@ class FingerMask:
         """Reads a mask such as `"TH+RF+LF"`: preserved fingers in any order and case. A `FingerMask` is returned as is.
 
         Raises:
-            ValueError: If a finger is unknown or named twice, or if the text is empty.
+            UsageError: If a finger is unknown or named twice, or if the text is empty.
         """
         if isinstance(text, FingerMask):
             return text
         if not isinstance(text, str):
-            raise ValueError(f"finger mask is {text!r} of type {type(text).__name__}; expected text such as 'TH+RF+LF'")
+            raise UsageError(f"finger mask is {text!r} of type {type(text).__name__}; expected text such as 'TH+RF+LF'")
         return cls(tuple(part.strip().upper() for part in text.split("+")) if text.strip() else ())
 
     @classmethod
@@ -64,11 +65,11 @@ class FingerMask:
         """Makes a mask from 5 booleans in `FINGERS` order (FF, MF, RF, LF, TH), true = preserved.
 
         Raises:
-            ValueError: If there aren't 5 values of 0 or 1, or if none is 1.
+            UsageError: If there aren't 5 values of 0 or 1, or if none is 1.
         """
         values = np.asarray(bits)
         if values.shape != (len(FINGERS),) or not np.isin(values, (0, 1)).all():
-            raise ValueError(
+            raise UsageError(
                 f"mask bits are {bits!r}; expected {len(FINGERS)} values of 0 or 1 for {', '.join(FINGERS)}"
             )
         return cls(tuple(finger for finger, bit in zip(FINGERS, values, strict=True) if bit))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dexcompose_agents.evaluation.statistics import wilson_interval
-from dexcompose_envs.errors import FileError
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import atomic_write
 from dexcompose_envs.hand import FINGERS
 from dexcompose_envs.ownership import FingerMask
@@ -60,9 +60,9 @@ class MaskResult:
         """Refuses counts that don't fit each other."""
         for name in ("retained", "clean", "unstable"):
             if not 0 <= getattr(self, name) <= self.rollouts or self.rollouts <= 0:
-                raise ValueError(f"{self.mask}: {name} is {getattr(self, name)} of {self.rollouts} rollouts")
+                raise UsageError(f"{self.mask}: {name} is {getattr(self, name)} of {self.rollouts} rollouts")
         if not 0.0 <= self.slip <= 1.0:
-            raise ValueError(f"{self.mask}: slip is {self.slip}, expected a share from 0 to 1")
+            raise UsageError(f"{self.mask}: slip is {self.slip}, expected a share from 0 to 1")
 
     @property
     def p_ret(self) -> float:
@@ -166,11 +166,11 @@ def draw_heat_map(path: str | Path, results: Sequence[MaskResult], title: str = 
     the same with a colour-vision deficiency and in grey.
 
     Raises:
-        ValueError: without rows.
+        UsageError: without rows.
         OSError: where the folder can't be written.
     """
     if not results:
-        raise ValueError("the release-test table is empty, nothing to draw")
+        raise UsageError("the release-test table is empty, nothing to draw")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -9,16 +9,22 @@ def list_all() -> None:
     from dexcompose_agents.attribution.selectors import SELECTORS
     from dexcompose_agents.methods.registry import method_names
     from dexcompose_agents.runtime.presets import PRESETS
-    from dexcompose_envs import INTERACTION_SKILLS, PAIRS, RETENTION_SKILLS, env_id
+    from dexcompose_envs import env_id, pair_names, skill_names
+    from dexcompose_envs.skills import make_skill
 
-    print("retention skills (A):   " + ", ".join(RETENTION_SKILLS))
-    print("interaction skills (B): " + ", ".join(INTERACTION_SKILLS))
+    for title, kind in (("retention skills (A):", "retention"), ("interaction skills (B):", "interaction")):
+        print(title)
+        for skill in skill_names(kind):
+            print(f"  {skill:28s} {make_skill(skill).DESCRIPTION}")
     print("pairs:")
-    for pair in PAIRS:
-        print(f"  {'-'.join(pair):28s} {env_id('-'.join(pair))}")
-    print("methods:                " + ", ".join(method_names()) + ", or module:Class")
-    print("selectors:              " + ", ".join(SELECTORS))
-    print("presets:                " + ", ".join(PRESETS))
-    for title, pattern in (("trained weights:", "*.safetensors"), ("masks:", "masks/*.json")):
-        names = sorted(path.stem for path in pretrained_folder().glob(pattern))
-        print(f"{title:23s} " + (", ".join(names) or "none"))
+    for pair in pair_names():
+        print(f"  {pair:28s} {env_id(pair)}")
+    shipped = pretrained_folder()
+    for title, names in (
+        ("methods:", [*method_names(), "or module:Class"]),
+        ("selectors:", SELECTORS),
+        ("presets:", PRESETS),
+        ("trained weights:", sorted(path.stem for path in shipped.glob("*.safetensors"))),
+        ("masks:", sorted(path.stem for path in shipped.glob("masks/*.json"))),
+    ):
+        print(f"{title:30s} {', '.join(names) or 'none'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import INTERACTION_SKILLS
 
 Precision = Literal["float32", "bfloat16"]
@@ -28,7 +29,7 @@ INTERACTION_FINGER_DROPOUT = 0.5
 
 def _require(good: bool, name: str, value: object, expected: str) -> None:
     if not good:
-        raise ValueError(f"{name} is {value!r}; expected {expected}")
+        raise UsageError(f"{name} is {value!r}; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class NetworkConfig:
         """Refuses a number of denoising steps that does not divide the noise schedule evenly.
 
         Raises:
-            ValueError: With the number and what was expected.
+            UsageError: With the number and what was expected.
         """
         good = 1 <= steps <= self.diffusion_steps and self.diffusion_steps % steps == 0
         _require(good, "inference_steps", steps, f"a divisor of diffusion_steps = {self.diffusion_steps}")
@@ -189,7 +190,7 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
         skill: Takes the skill's number of executed steps from `EXECUTE_STEPS`; None keeps 16.
 
     Raises:
-        ValueError: If preset or skill is unknown.
+        UsageError: If preset or skill is unknown.
     """
     _require(skill is None or skill in EXECUTE_STEPS, "skill", skill, f"one of {', '.join(EXECUTE_STEPS)}")
     execute_steps = 16 if skill is None else EXECUTE_STEPS[skill]
@@ -206,4 +207,4 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
             execute_steps=execute_steps, stagger_groups=min(4, execute_steps),
         )  # fmt: skip
         return TrainingConfig(network=network, steps=50, batch_size=32, warmup_steps=5)
-    raise ValueError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
+    raise UsageError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexcompose_agents.diffusion.config import NetworkConfig
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.hand import FINGERS, NUM_ACTIONS, finger_slice
 
 _SMALLEST_HALF_RANGE = 1e-3
@@ -22,7 +23,7 @@ OBSERVATION_CLIP = 1.5
 were just outside."""
 
 
-class DatasetError(ValueError):
+class DatasetError(FileError):
     """Demonstrations that can't be used; the message says which and why."""
 
 
@@ -233,9 +234,9 @@ def finger_inputs(fingers: Sequence[str], observation_size: int) -> NDArray[np.i
     """Numbers of the inputs that hold the joint positions of some fingers.
 
     Raises:
-        ValueError: If a finger is unknown or the observation is too small to hold the joints.
+        UsageError: If a finger is unknown or the observation is too small to hold the joints.
     """
     if fingers and observation_size < NUM_ACTIONS:
-        raise ValueError(f"observations have {observation_size} numbers; expected at least the {NUM_ACTIONS} joints")
+        raise UsageError(f"observations have {observation_size} numbers; expected at least the {NUM_ACTIONS} joints")
     inputs = [np.arange(NUM_ACTIONS)[finger_slice(finger)] for finger in fingers]
     return np.concatenate(inputs) if inputs else np.zeros(0, np.intp)

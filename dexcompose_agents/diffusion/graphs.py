@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dexcompose_envs.errors import UsageError
+
 _WARM_UPS = 3
 """Runs before the recording, in which libraries set themselves up; CUDA forbids that while it records."""
 
@@ -39,7 +41,7 @@ class StaticFunction:
             *inputs: Tensors on one device, with the same shapes and types in every call.
 
         Raises:
-            ValueError: If shapes are not those of the first call (CUDA only).
+            UsageError: If shapes are not those of the first call (CUDA only).
         """
         device = inputs[0].device
         if device.type != "cuda":
@@ -49,7 +51,7 @@ class StaticFunction:
                 self._record(inputs)
             for static, value in zip(self._inputs, inputs, strict=True):
                 if static.shape != value.shape:
-                    raise ValueError(f"input has shape {tuple(value.shape)}; expected {tuple(static.shape)}")
+                    raise UsageError(f"input has shape {tuple(value.shape)}; expected {tuple(static.shape)}")
                 static.copy_(value)
             assert self._graph is not None and self._output is not None
             self._graph.replay()

@@ -22,6 +22,7 @@ from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.diffusion.worlds import Selection, observations_of, seeds_of
 from dexcompose_agents.runtime.devices import find_device, one_thread
 from dexcompose_envs.artefacts import ArtefactError
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import FINGERS
 from dexcompose_envs.scene import model_hash_of
 
@@ -152,7 +153,7 @@ class DiffusionPolicy:
     def reset(self, num_envs: int) -> None:
         """Starts afresh with `num_envs` worlds, seeded 0, 1, 2, ... until `seed_envs` says otherwise."""
         if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; expected at least 1")
+            raise UsageError(f"num_envs is {num_envs}; expected at least 1")
         config = self.config
         self._history = torch.zeros(num_envs, config.observation_horizon, self.observation_size, device=self.device)
         self._chunk = torch.zeros(num_envs, config.execute_steps, self.action_size, device=self.device)

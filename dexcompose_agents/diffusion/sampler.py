@@ -13,6 +13,7 @@ from dexcompose_agents.diffusion.graphs import StaticFunction
 from dexcompose_agents.diffusion.noise import chunk_keys, standard_normal
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.runtime.devices import one_thread
+from dexcompose_envs.errors import UsageError
 
 SchedulerName = Literal["ddim", "ddpm"]
 BLOCK = 16
@@ -28,7 +29,7 @@ def make_scheduler(name: SchedulerName, config: NetworkConfig) -> Any:
     DDIM starts a little before (`leading`): at the noisiest steps a rounding error is magnified up to 20,000 times.
 
     Raises:
-        ValueError: If the name is unknown.
+        UsageError: If the name is unknown.
     """
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -61,7 +62,7 @@ class ChunkSampler:
         precision: Arithmetic of the network.
 
     Raises:
-        ValueError: If scheduler, steps or precision are not possible.
+        UsageError: If scheduler, steps or precision are not possible.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class ChunkSampler:
         config.check_inference_steps(inference_steps)
         self._adds_noise = scheduler == "ddpm"
         if self._adds_noise and inference_steps != config.diffusion_steps:
-            raise ValueError(f"inference_steps is {inference_steps}; expected {config.diffusion_steps} (all) with ddpm")
+            raise UsageError(f"inference_steps is {inference_steps}; expected {config.diffusion_steps} (all) with ddpm")
         self.inference_steps = inference_steps
         # Also for ddpm, whose own scheduler would draw the noise itself: see `_update`.
         self._scheduler = make_scheduler("ddim", config)
@@ -146,4 +147,4 @@ class ChunkSampler:
 
 def _check_known(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise ValueError(f"{what} is {name!r}; expected one of {', '.join(known)}")
+        raise UsageError(f"{what} is {name!r}; expected one of {', '.join(known)}")

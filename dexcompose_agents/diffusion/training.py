@@ -21,6 +21,7 @@ from dexcompose_agents.diffusion.sampler import make_scheduler
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
 from dexcompose_agents.runtime.interrupts import Paused, interrupt_flag
+from dexcompose_envs.errors import DexComposeError, UsageError
 from dexcompose_envs.files import atomic_path
 from dexcompose_envs.hand import FINGERS
 
@@ -32,7 +33,7 @@ _OF_THE_MACHINE = frozenset({"checkpoint_minutes", "device"})
 """Settings that may change when a run is resumed."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(DexComposeError, RuntimeError):
     """A run that can't be started or resumed; the message says why."""
 
 
@@ -96,11 +97,11 @@ def train(
         DatasetError: If the demonstrations can't be used.
         TrainingError: If the saved state is corrupt or belongs to other settings or other demonstrations.
         TrainingInterrupted: After Ctrl-C or `max_minutes` (`TrainingPaused`), with the state saved.
-        ValueError: If `config.device` is not there, or `max_minutes` is not positive.
+        UsageError: If `config.device` is not there, or `max_minutes` is not positive.
     """
     started = time.monotonic()
     if max_minutes is not None and not max_minutes > 0:
-        raise ValueError(f"max_minutes is {max_minutes!r}; expected minutes > 0 or None")
+        raise UsageError(f"max_minutes is {max_minutes!r}; expected minutes > 0 or None")
     out = Path(out)
     device = find_device(config.device)
     run = _Run(WindowDataset(episodes, config.network), config, device)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from dexcompose_envs.errors import UsageError
+
 LARGEST_SEED = 2**63 - 1
 
 
@@ -26,18 +28,18 @@ class Selection:
         """The worlds that a caller names: by numbers, by a boolean mask, or all by None.
 
         Raises:
-            ValueError: If a number is too large or too small, or a mask is not of shape (N,).
+            UsageError: If a number is too large or too small, or a mask is not of shape (N,).
         """
         if env_ids is None:
             return cls(torch.ones(num_envs, dtype=torch.bool, device=device), None)
         given = env_ids if isinstance(env_ids, Tensor) else torch.from_numpy(np.array(env_ids))
         if given.dtype == torch.bool:
             if given.shape != (num_envs,):
-                raise ValueError(f"env_ids is a mask of shape {tuple(given.shape)}; expected ({num_envs},)")
+                raise UsageError(f"env_ids is a mask of shape {tuple(given.shape)}; expected ({num_envs},)")
             return cls(given.to(device), None)
         ids = given.reshape(-1).long()
         if ids.numel() and not bool(((ids >= 0) & (ids < num_envs)).all()):
-            raise ValueError(f"env_ids are {ids.tolist()}; expected numbers from 0 to {num_envs - 1}")
+            raise UsageError(f"env_ids are {ids.tolist()}; expected numbers from 0 to {num_envs - 1}")
         ids = ids.to(device)
         mask = torch.zeros(num_envs, dtype=torch.bool, device=device)
         return cls(mask.index_fill(0, ids, True), ids)
@@ -68,16 +70,16 @@ def observations_of(task_obs: ArrayLike | Tensor, worlds: Selection, size: int) 
     """Task observations of some worlds, float32, on the device where they came from.
 
     Raises:
-        ValueError: If the shape is not (rows, size), or a number on the CPU is not finite.
+        UsageError: If the shape is not (rows, size), or a number on the CPU is not finite.
     """
     given = task_obs if isinstance(task_obs, Tensor) else torch.from_numpy(np.array(task_obs, np.float32))
     expected = (worlds.rows, size)
     if given.shape != expected:
-        raise ValueError(f"task_obs has shape {tuple(given.shape)}; expected {expected} (worlds, observation size)")
+        raise UsageError(f"task_obs has shape {tuple(given.shape)}; expected {expected} (worlds, observation size)")
     if given.device.type != "cuda":
         row = worlds.first_bad_row(~given.isfinite().all(dim=1).cpu())
         if row is not None:
-            raise ValueError(f"task_obs row {row} holds NaN or infinity; expected finite numbers")
+            raise UsageError(f"task_obs row {row} holds NaN or infinity; expected finite numbers")
     return given.float()
 
 
@@ -85,14 +87,14 @@ def seeds_of(seeds: ArrayLike | Tensor, worlds: Selection) -> Tensor:
     """Seeds of some worlds, (rows,), int64, on the device where they came from.
 
     Raises:
-        ValueError: If they are not as many as expected, not whole numbers, or (on the CPU) out of range.
+        UsageError: If they are not as many as expected, not whole numbers, or (on the CPU) out of range.
     """
     given = seeds.reshape(-1) if isinstance(seeds, Tensor) else _whole_numbers(seeds)
     good = len(given) == worlds.rows and not given.is_floating_point()
     if good and given.device.type != "cuda":
         good = worlds.first_bad_row((given < 0).cpu()) is None
     if not good:
-        raise ValueError(f"seeds are {given.tolist()}; expected {worlds.rows} whole numbers >= 0, one per world")
+        raise UsageError(f"seeds are {given.tolist()}; expected {worlds.rows} whole numbers >= 0, one per world")
     return given.long()
 
 

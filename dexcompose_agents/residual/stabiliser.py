@@ -14,6 +14,7 @@ from dexcompose_agents.runtime.tensors import Observation, as_given, to_tensors
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.composition import Layout, bounded, mask_arrays
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask
 
@@ -63,7 +64,7 @@ class StabiliserObserver:
         needed = {"reference", "torque", "joint_velocity", "finger_contact", "fingertip_distance", *_OBJECT_TERMS}
         missing = sorted(needed - set(context))
         if missing:
-            raise ValueError(f"the task's context lacks {', '.join(missing)}; expected a task with a held object")
+            raise UsageError(f"the task's context lacks {', '.join(missing)}; expected a task with a held object")
         self._context = context
         self.num_envs = num_envs
         joints, fingers = (num_envs, hand.NUM_FINGER_JOINTS), (num_envs, len(hand.FINGERS))
@@ -136,7 +137,7 @@ class StabiliserPolicy:
         expected = (FEATURE_SIZE, hand.NUM_FINGER_JOINTS)
         if (network.observation_size, network.action_size) != expected:
             got = f"{network.observation_size} -> {network.action_size}"
-            raise ValueError(f"the stabiliser's network maps {got} numbers; expected {expected[0]} -> {expected[1]}")
+            raise UsageError(f"the stabiliser's network maps {got} numbers; expected {expected[0]} -> {expected[1]}")
         self.bound, self.masks, self.skill = float(bound), tuple(masks), skill
         self._policy = DeterministicPolicy(network)
         self._observer: StabiliserObserver | None = None

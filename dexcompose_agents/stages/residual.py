@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
 from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
 from dexcompose_agents.stages.mask import mask_file
+from dexcompose_agents.stages.settings import that_matter
 from dexcompose_envs import FingerMask, parse_pair
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Residual(Stage):
         return choose_mask(self.name, given)[0]
 
     def facts(self) -> dict[str, Any]:
-        return super().facts() | {"mask": str(self.chosen)}
+        config = self.config
+        return that_matter(config) | {"mask": str(self.chosen), "bounds": config.bounds(parse_pair(self.name)[1])}
 
     def reads(self) -> list[Reads]:
         a, b = parse_pair(self.name)

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from dexcompose_agents.artefacts.shipped import choose_mask
 from dexcompose_agents.stages.base import Advance, Chain, Piece, Reads, Stage
 from dexcompose_agents.stages.mask import mask_file
-from dexcompose_envs import pair_names, parse_pair
+from dexcompose_envs import FingerMask, pair_names, parse_pair
 
 if TYPE_CHECKING:
     from dexcompose_agents.residual.config import StabiliserConfig
@@ -31,14 +31,15 @@ class Stabiliser(Stage):
     data: Path | None = None
     """Held states; by default the shipped ones."""
     mask: tuple[str, ...] = ()
-    """Masks of preserved fingers, e.g. TH+MF+RF, or JSON files; by default those that ship for the skill's pairs."""
+    """Masks of preserved fingers, e.g. TH+MF+RF; by default those that ship for the skill's pairs."""
 
     @classmethod
     def of_chain(cls, chain: Chain, **extra: Any) -> Iterator[Stage]:
         for stage in super().of_chain(chain):
             pairs = [pair for pair in chain.names("pair") if parse_pair(pair)[0] == stage.name]
-            if pairs:
-                yield replace(stage, mask=tuple(str(chain.out / mask_file(pair)) for pair in pairs))  # type: ignore[call-arg]
+            masks = tuple(str(choose_mask(pair, chain.out / mask_file(pair))[0]) for pair in pairs)
+            if masks:
+                yield replace(stage, mask=masks)  # type: ignore[call-arg]
 
     @classmethod
     def defaults(cls, preset: str, name: str | None = None) -> StabiliserConfig:
@@ -48,8 +49,8 @@ class Stabiliser(Stage):
 
     @property
     def config(self) -> Any:
-        shipped = [(pair, None) for pair in pair_names() if parse_pair(pair)[0] == self.name]
-        masks = [choose_mask(*choice)[0] for choice in [("", mask) for mask in self.mask] or shipped]
+        pairs = [pair for pair in pair_names() if parse_pair(pair)[0] == self.name]
+        masks = [FingerMask.parse(mask) for mask in self.mask] or [choose_mask(pair)[0] for pair in pairs]
         return replace(super().config, masks=tuple(dict.fromkeys(map(str, masks))))
 
     def reads(self) -> list[Reads]:

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
 from dexcompose_envs.arrays import to_numpy
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.wrappers.common import action_size, array_device, autoreset_mode
 from dexcompose_envs.wrappers.side import Seed
 
@@ -44,7 +45,7 @@ class RslRlVecEnv:
 
     Raises:
         ImportError: If tensordict isn't installed.
-        ValueError: If the vector environment resets in another mode, or has no spec that names an episode's length.
+        UsageError: If the vector environment resets in another mode, or has no spec that names an episode's length.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class RslRlVecEnv:
     ) -> None:
         mode = autoreset_mode(venv)
         if mode is not AutoresetMode.SAME_STEP:
-            raise ValueError(f"autoreset mode of {venv} is {mode.name}; RslRlVecEnv expected SAME_STEP")
+            raise UsageError(f"autoreset mode of {venv} is {mode.name}; RslRlVecEnv expected SAME_STEP")
         self._tensor_dict = _tensor_dict_class()
         self._is_torch = array_device(venv) is not None
         self.venv = venv
@@ -145,5 +146,5 @@ def _max_episode_steps(venv: VectorEnv[Any, Any, Any]) -> int:
     # `gym.make_vec(..., max_episode_steps=n)` writes n into the spec's kwargs only.
     steps = None if venv.spec is None else venv.spec.kwargs.get("max_episode_steps", venv.spec.max_episode_steps)
     if steps is None:
-        raise ValueError(f"the spec of {venv} is {venv.spec}; expected max_episode_steps in it, or max_episode_length")
+        raise UsageError(f"the spec of {venv} is {venv.spec}; expected max_episode_steps in it, or max_episode_length")
     return steps

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.wrappers.common import array_device, autoreset_mode, layer_with, wrapper_chain
 from dexcompose_envs.wrappers.to_numpy import ToNumpy
 
@@ -38,13 +39,13 @@ class SB3VecEnv(VecEnv):
         flatten: If true, dictionary observations become one array, as by Gymnasium's `FlattenObservation`.
 
     Raises:
-        ValueError: If the vector environment resets in another mode.
+        UsageError: If the vector environment resets in another mode.
     """
 
     def __init__(self, venv: VectorEnv[Any, Any, Any], flatten: bool = False) -> None:
         mode = autoreset_mode(venv)
         if mode is not AutoresetMode.SAME_STEP:
-            raise ValueError(f"autoreset mode of {venv} is {mode.name}; SB3VecEnv expected SAME_STEP")
+            raise UsageError(f"autoreset mode of {venv} is {mode.name}; SB3VecEnv expected SAME_STEP")
         self.venv = venv if array_device(venv) is None else ToNumpy(venv)
         space = venv.single_observation_space
         self._keys = tuple(space.spaces) if flatten and isinstance(space, gym.spaces.Dict) else None
@@ -60,7 +61,7 @@ class SB3VecEnv(VecEnv):
         """Resets all worlds with the seeds and options set beforehand by `seed` and `set_options`."""
         seeds = None if self._seeds[0] is None else list(self._seeds)
         if any(options != self._options[0] for options in self._options):
-            raise ValueError(f"options differ between worlds: {self._options}; expected the same for all of them")
+            raise UsageError(f"options differ between worlds: {self._options}; expected the same for all of them")
         observation, _ = self.venv.reset(seed=seeds, options=dict(self._options[0]) or None)  # type: ignore[arg-type]
         self._reset_seeds()
         self._reset_options()
@@ -114,7 +115,7 @@ class SB3VecEnv(VecEnv):
         """Sets an attribute for all worlds, on the layer that has it, else on the outermost.
 
         Raises:
-            ValueError: If only some of the worlds are named: they share one environment.
+            UsageError: If only some of the worlds are named: they share one environment.
         """
         self._check_all(indices)
         layer = next((layer for layer in wrapper_chain(self.venv) if hasattr(layer, attr_name)), self.venv)
@@ -126,7 +127,7 @@ class SB3VecEnv(VecEnv):
         """Calls a method of the vector environment once and repeats the result for each world.
 
         Raises:
-            ValueError: If only some of the worlds are named: they share one environment.
+            UsageError: If only some of the worlds are named: they share one environment.
         """
         self._check_all(indices)
         result = getattr(layer_with(self.venv, method_name), method_name)(*method_args, **method_kwargs)
@@ -139,7 +140,7 @@ class SB3VecEnv(VecEnv):
 
     def _check_all(self, indices: VecEnvIndices) -> None:
         if len(list(self._get_indices(indices))) != self.num_envs:
-            raise ValueError(f"indices are {indices}; expected all {self.num_envs} worlds, which share one environment")
+            raise UsageError(f"indices are {indices}; expected all {self.num_envs} worlds, which share one environment")
 
     def _flatten(self, observation: Any) -> Any:
         if self._keys is None:

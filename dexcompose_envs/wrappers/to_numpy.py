@@ -12,6 +12,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.arrays import to_numpy
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import Array
 from dexcompose_envs.wrappers.common import array_device, layer_with
 
@@ -27,7 +28,7 @@ class ToNumpy(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
         env: A vector environment of torch tensors, wrapped or not.
 
     Raises:
-        ValueError: If the environment gives NumPy arrays already.
+        UsageError: If the environment gives NumPy arrays already.
     """
 
     device = None
@@ -37,7 +38,7 @@ class ToNumpy(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
         RecordConstructorArgs.__init__(self)
         VectorWrapper.__init__(self, env)
         if array_device(env) is None:
-            raise ValueError(f"{env} gives NumPy arrays already; ToNumpy expected torch tensors, as of backend='warp'")
+            raise UsageError(f"{env} gives NumPy arrays already; ToNumpy expected torch tensors, as of backend='warp'")
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment; seed and options are passed on as they are."""

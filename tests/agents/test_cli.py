@@ -23,11 +23,16 @@ import tyro
 
 from dexcompose_agents import cli, evaluation
 from dexcompose_agents.artefacts.shipped import pretrained_folder
+from dexcompose_agents.attribution.selectors import SELECTORS
 from dexcompose_agents.evaluation import EvaluationInterrupted
+from dexcompose_agents.methods.registry import method_names
 from dexcompose_agents.residual.config import residual_b_preset
+from dexcompose_agents.runtime.presets import PRESETS
 from dexcompose_agents.stages.residual import Residual
+from dexcompose_envs import pair_names, skill_names
 from dexcompose_envs.held_states import HeldStateLibrary, held_states_folder
 from dexcompose_envs.physics.mujoco_cpu import MujocoCPU
+from dexcompose_envs.skills import make_skill
 
 COMMANDS = ("list", "demos", "train", "release-test", "select-mask", "eval", "bench", "report", "view")
 PAIR = "GraspBall-PushButton"
@@ -45,17 +50,9 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
     printed = capsys.readouterr().out
-    for word in (
-        "GraspBall",
-        "PushButton",
-        f"DexCompose/{PAIR}-v0",
-        "frozen",
-        "zero-shot",
-        "dexcompose",
-        "utility",
-        "weights",
-    ):
-        assert word in printed
+    words = [*skill_names(), *pair_names(), f"DexCompose/{PAIR}-v0", *method_names(), *SELECTORS, *PRESETS, "residual-"]
+    words += [make_skill(skill).DESCRIPTION for skill in skill_names()]
+    assert [word for word in words if word not in printed] == []
 
 
 def test_list_is_quick_because_torch_stays_out() -> None:
@@ -84,7 +81,7 @@ def test_list_is_quick_because_torch_stays_out() -> None:
         (["eval", PAIR, "--method", ".:Class"], "cannot import module '.'"),
         (["eval", PAIR, "--mask", "TH+XX"], "unknown finger 'XX' in mask 'TH+XX'; expected one or more of TH"),
         (["eval", PAIR, "--mask", ""], "mask preserves no finger; expected one or more of TH"),
-        (["eval", PAIR, "--mask", "no.json"], "can't read mask selection 'no.json' (No such file or directory)"),
+        (["eval", PAIR, "--mask", "no.json"], "can't read 'no.json' (No such file or directory)"),
         (["eval", PAIR, "--method", "frozen", "--mask", "TH"], "method 'frozen' has no option 'mask'"),
         (["eval", PAIR, "--selector", "magic"], f"no mask of selector 'magic' ships for {PAIR}"),
         (["demos", "GraspBall", "--seed", "-1"], "seed is -1; expected a whole number from 0"),
@@ -138,7 +135,7 @@ def test_unwritable_folder(
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     names_a_file = arguments[-1] == "--video" or arguments[0] == "select-mask"
-    assert cli.main([*arguments, f"{out}/result" if names_a_file else out]) == 2
+    assert cli.main([*arguments, f"{out}/result.gif" if names_a_file else out]) == 2
     printed = capsys.readouterr().err.strip()
     assert re.search(r"(can't|cannot) write to .*'file.*; expected a writable folder", printed)
     assert "\n" not in printed
@@ -401,12 +398,13 @@ def test_an_unstable_world_is_named_in_table_and_files(
     assert "1 rollouts ended in a numerically unstable world" in (methods / "out" / "report.html").read_text()
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [AssertionError, ValueError, RuntimeError, KeyError, TypeError, ImportError])
+def test_a_defect_keeps_its_traceback(kind: type[Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def defect(*_: Any, **__: Any) -> None:
-        raise AssertionError("a defect")
+        raise kind("a defect")
 
     monkeypatch.setattr(evaluation, "evaluate", defect)
-    with pytest.raises(AssertionError, match="a defect"):
+    with pytest.raises(kind, match="a defect"):
         cli.main(["eval", PAIR, "--out", str(tmp_path)])
 
 
