@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dexcompose_agents.artefacts.weights import ArtefactError, load_weights, save_weights
     from dexcompose_agents.diffusion.policy import BasePolicy, DiffusionPolicy, load_policy
-    from dexcompose_agents.methods import CompositionMethod, make_method
+    from dexcompose_agents.methods import CompositionMethod, CompositionSpec, make_method
+    from dexcompose_agents.methods.parts import load_mask, load_stabiliser
 
 _HOMES = {
     "ArtefactError": "artefacts.weights",
     "BasePolicy": "diffusion.policy",
     "CompositionMethod": "methods",
+    "CompositionSpec": "methods",
     "DiffusionPolicy": "diffusion.policy",
+    "load_mask": "methods.parts",
     "load_policy": "diffusion.policy",
+    "load_stabiliser": "methods.parts",
     "load_weights": "artefacts.weights",
     "make_method": "methods",
     "save_weights": "artefacts.weights",
@@ -28,8 +32,11 @@ __all__ = [
     "ArtefactError",
     "BasePolicy",
     "CompositionMethod",
+    "CompositionSpec",
     "DiffusionPolicy",
+    "load_mask",
     "load_policy",
+    "load_stabiliser",
     "load_weights",
     "make_method",
     "save_weights",

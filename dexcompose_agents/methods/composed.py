@@ -12,15 +12,16 @@ import torch
 
 from dexcompose_agents.artefacts.shipped import choose_mask, file_hash, policy_path, residual_path, stabiliser_path
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
+from dexcompose_agents.methods.parts import load_stabiliser
 from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
-from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.runtime.devices import find_device
 from dexcompose_agents.runtime.tensors import as_given, to_tensors
 from dexcompose_envs.composition import Composer, CompositionTask
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.scene import model_hash_of
+from dexcompose_envs.skills import parse_chain
 
 __all__ = ["ComposedMethod"]
 
@@ -62,8 +63,8 @@ class ComposedMethod:
     ) -> None:
         self.name, self.spec, self.pair = name, spec, pair
         self.device = find_device(device)
-        retention, *interactions = pair.split("-")
-        self.mask, self.selector = _mask_of(spec, pair, retention, mask, selector)
+        retention, interactions = parse_chain(pair)
+        self.mask, self.selector = _mask_of(spec, pair, str(retention), mask, selector)
         self._description: dict[str, Any] = {
             "mask": str(self.mask),
             "base_policy": _describe_policies(interactions, base_policy),
@@ -82,8 +83,7 @@ class ComposedMethod:
             )
         self._description["residual"] = None if path is None else file_hash(path)
         path = _path(stabiliser or spec.stabiliser, stabiliser_path, pair)
-        expected = {"skill": retention, "model_hash": model_hash_of(retention)}
-        holder = None if path is None else StabiliserPolicy.load(path, self.device, mask=self.mask, **expected)
+        holder = None if path is None else load_stabiliser(pair, self.mask, path=path, device=self.device)
         self._description["stabiliser"] = None if path is None else file_hash(path)
         self._composer = Composer(
             CompositionTask.of_name(pair),
