@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -168,61 +169,43 @@ def run_release_test(
     config = config or ReleaseTestConfig()
     library = library or HeldStateLibrary.load(skill)
     masks = list(masks if masks is not None else FingerMask.candidates())
-    if out is None:
-        return _run(skill, config, library, masks, {}, None, num_envs, progress, make_env, env_kwargs or {})
-    with lock_folder(out) as folder:
-        finished = _open_folder(folder, skill, config, library, (env_kwargs or {}).get("backend", "mujoco"))
-        table = folder / "release_test.csv"
-        results = _run(skill, config, library, masks, finished, table, num_envs, progress, make_env, env_kwargs or {})
-        title = f"Release test of {skill}, base motion: {config.motion}"
-        draw_heat_map(folder / "release_test.png", results, title)
-    return results
-
-
-def _run(
-    skill: str,
-    config: ReleaseTestConfig,
-    library: HeldStateLibrary,
-    masks: Sequence[FingerMask],
-    finished: dict[FingerMask, MaskResult],
-    table: Path | None,
-    num_envs: int,
-    progress: Progress | None,
-    make_env: Callable[..., VectorEnv[Any, Any, Any]],
-    env_kwargs: Mapping[str, Any],
-) -> list[MaskResult]:
-    """Tests the masks that are not finished, and writes the table whenever one is."""
     draws = [draw_rollout(library, config, k) for k in range(config.rollouts)]
-    plan = [
-        Episode(draw.episode_seed, {"held_index": draw.held_index}, (mask, draw))
-        for mask in masks if mask not in finished for draw in draws
-    ]  # fmt: skip
-    if not plan:
-        return [finished[mask] for mask in masks]
-    venv = make_env(
-        env_id(skill),
-        num_envs=min(num_envs, len(plan)),
-        start="held",
-        held_states=library,
-        terminate_on_success=False,
-        max_episode_steps=config.steps + 1,
-        autoreset_mode=AutoresetMode.DISABLED,
-        **env_kwargs,
-    )
-    try:
-        release = _Release(venv.unwrapped, library, config, len(plan), progress)
-        verdicts: list[Verdict] = []
-        for rollout in run_episodes(venv, release, plan, release, options={"start": "held"}):
-            verdicts.append(rollout.result)
-            if len(verdicts) == config.rollouts:
-                mask = rollout.episode.tag[0]
-                finished[mask] = _counted(mask, verdicts)
-                verdicts = []
-                if table is not None:
-                    write_csv(table, [finished[m] for m in _in_order(finished)])
-    finally:
-        venv.close()
-    return [finished[mask] for mask in masks]
+    finished: dict[FingerMask, MaskResult] = {}
+    with ExitStack() as stack:
+        folder = None if out is None else stack.enter_context(lock_folder(out))
+        if folder is not None:
+            finished = _open_folder(folder, skill, config, library, (env_kwargs or {}).get("backend", "mujoco"))
+        plan = [
+            Episode(draw.episode_seed, {"held_index": draw.held_index}, (mask, draw))
+            for mask in masks if mask not in finished for draw in draws
+        ]  # fmt: skip
+        if plan:
+            venv = make_env(
+                env_id(skill),
+                num_envs=min(num_envs, len(plan)),
+                start="held",
+                held_states=library,
+                terminate_on_success=False,
+                max_episode_steps=config.steps + 1,
+                autoreset_mode=AutoresetMode.DISABLED,
+                **(env_kwargs or {}),
+            )
+            stack.callback(venv.close)
+            release = _Release(venv.unwrapped, library, config, len(plan), progress)
+            verdicts: list[Verdict] = []
+            for rollout in run_episodes(venv, release, plan, release, options={"start": "held"}):
+                verdicts.append(rollout.result)
+                if len(verdicts) == config.rollouts:
+                    mask = rollout.episode.tag[0]
+                    finished[mask] = _counted(mask, verdicts)
+                    verdicts = []
+                    if folder is not None:
+                        write_csv(folder / "release_test.csv", [finished[m] for m in _in_order(finished)])
+        results = [finished[mask] for mask in masks]
+        if folder is not None and results:
+            title = f"Release test of {skill}, base motion: {config.motion}"
+            draw_heat_map(folder / "release_test.png", results, title)
+    return results
 
 
 class _Release(Watcher):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexcompose_envs import artefacts
 from dexcompose_envs.errors import DexComposeError
-from dexcompose_envs.files import atomic_write
 
 Row = dict[str, NDArray[np.float64]]
 """One held state: column name -> values."""
+KIND = "held_state_shard"
 REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet")
 """What became of an episode."""
 
@@ -59,10 +58,7 @@ class Shards:
         rows = [item.row for item in finished if item.row is not None]
         about = {"settings": self._settings, "first": self.episodes, "reasons": [item.reason for item in finished]}
         arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
-        path = self._folder / f"{self.episodes:08d}.npz"
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-        atomic_write(path, buffer.getvalue())
+        artefacts.save(self._folder / f"{self.episodes:08d}.npz", {"kind": KIND, **about}, arrays, "npz")
         self._take(about, rows)
 
     def columns(self, count: int) -> Row:
@@ -80,26 +76,17 @@ class Shards:
         self.reasons.update(about["reasons"])
 
     def _read(self, path: Path) -> None:
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            about = json.loads(arrays.pop("about").tobytes().decode())
-            count = about["reasons"].count("accepted")
-            rows = [{name: column[i] for name, column in arrays.items()} for i in range(count)]
-            found, first = about["settings"], int(about["first"])
-        except (zipfile.BadZipFile, EOFError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise CollectionError(f"shard {path} is corrupt ({error}); remove {self._folder} to start again") from None
-        refuse_other(found, self._settings, str(self._folder))
-        if first != self.episodes:
-            raise CollectionError(f"shard {path} starts at episode {first}, expected {self.episodes}; one is missing")
-        self._take(about, rows)
+        about, arrays = artefacts.load(path, KIND)
+        refuse_other(about["settings"], self._settings, str(self._folder))
+        if about["first"] != self.episodes:
+            raise CollectionError(
+                f"shard {path} starts at episode {about['first']}, expected {self.episodes}; one is missing"
+            )
+        accepted = range(about["reasons"].count("accepted"))
+        self._take(about, [{name: column[i] for name, column in arrays.items()} for i in accepted])
 
 
 def refuse_other(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
     """Refuses to go on with what other settings made."""
-    for key in sorted(wanted.keys() | found.keys()):
-        if found.get(key) != wanted.get(key):
-            raise CollectionError(
-                f"{where} was collected with {key} = {found.get(key)!r}, this run has {wanted.get(key)!r}; "
-                "give another output or remove it"
-            )
+    if (other := artefacts.difference(found, wanted, "settings")) is not None:
+        raise CollectionError(f"{where} was collected otherwise: {other}; give another output or remove it")

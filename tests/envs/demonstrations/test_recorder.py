@@ -150,7 +150,7 @@ def test_an_interrupted_recording_goes_on_and_ends_the_same_for_any_number_of_wo
         )
     assert len(list(tmp_path.glob(".recording/*/*.npz"))) == 3
     assert not (tmp_path / DATASET).exists()
-    with pytest.raises(RecordingError, match="has seed 100, this one has 7; pass force=True"):
+    with pytest.raises(RecordingError, match="seed is 100; expected 7; force=True starts again"):
         record("PushButton", Flawed([]), episodes=4, seed=7, root=tmp_path, env_kwargs=FAST)
     resumed = Flawed([101, 102])
     report = record("PushButton", resumed, episodes=4, seed=100, num_envs=2, root=tmp_path, env_kwargs=FAST)
@@ -257,10 +257,10 @@ def test_a_damaged_unfinished_recording_is_refused_by_name(tmp_path):
     unfinished = next((tmp_path / ".recording").iterdir())
     attempt = unfinished / "000000.npz"
     attempt.write_bytes(attempt.read_bytes()[:200])
-    with pytest.raises(FileError, match=r"000000\.npz of an unfinished recording is damaged .*; pass force=True"):
+    with pytest.raises(RecordingError, match=r"000000\.npz' is truncated, damaged .*; force=True starts again"):
         start()
     (unfinished / "settings.json").write_text("[")
-    with pytest.raises(FileError, match=r"settings\.json of an unfinished recording is damaged"):
+    with pytest.raises(RecordingError, match=r"settings\.json' is truncated, damaged"):
         start()
     with pytest.raises(KeyboardInterrupt):  # forgets it and begins again
         start(force=True)
