@@ -140,6 +140,12 @@ def test_another_library_of_the_same_size_is_refused(fake, tmp_path):
         run(fake, masks=fake.masks[:1], out=tmp_path)
 
 
+def test_the_held_states_of_another_skill_are_refused(fake):
+    """The fake library says that it is of GraspBall."""
+    with pytest.raises(ValueError, match=r"held-state library .*GraspBall.*expected 'PickStick'"):
+        run_release_test("PickStick", SMALL, library=fake.library, masks=fake.masks[:1], env_kwargs={"num_threads": 1})
+
+
 def test_a_table_without_settings_is_refused(fake, tmp_path):
     run(fake, masks=fake.masks[:1], out=tmp_path)
     for text in ("{", "[1]"):

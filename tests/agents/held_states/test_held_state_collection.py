@@ -1,5 +1,9 @@
 """Collecting held states from worlds whose course is known."""
 
+import subprocess
+import sys
+from subprocess import PIPE
+
 import numpy as np
 import pytest
 
@@ -7,6 +11,7 @@ from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.held_states.collection import CollectionError, HoldCriteria, collect
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import ArtefactError
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 
 TERMS = {
@@ -170,6 +175,21 @@ def test_shards_of_another_run_are_refused(tmp_path):
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(ArtefactError, match=r"states\.npz\.shards/\d+\.npz' is truncated, damaged"):
         run(out)
+
+
+def test_two_collections_of_one_library_are_refused(tmp_path):
+    code = f"""if True:
+        import sys
+        from dexcompose_envs import files
+        with files.lock_folder({str(tmp_path / "states.npz.shards")!r}):
+            print("locked", flush=True)
+            sys.stdin.read()"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(UsageError, match=r"another process is writing to .*states\.npz\.shards"):
+            run(tmp_path / "states.npz", agent=FakeAgent(0))
+        other.stdin.close()
+    run(tmp_path / "states.npz")
 
 
 def test_a_finished_library_of_another_run_is_refused(tmp_path):
