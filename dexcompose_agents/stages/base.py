@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 else:
     Preset, Backend = Literal[tuple(PRESETS)], Literal[tuple(BACKENDS)]
 
-__all__ = ["Advance", "Backend", "Chain", "Piece", "Preset", "Reads", "Stage", "content_hash"]
+__all__ = ["Advance", "Backend", "Chain", "Piece", "Preset", "Reads", "Stage", "content_hash", "logs"]
 
 Needs = Literal["skill", "retention skill", "pair"]
 CHECKS: Mapping[Needs, Any] = {"skill": make_skill, "retention skill": make_retention, "pair": parse_pair}
@@ -60,6 +60,11 @@ class Reads(NamedTuple):
     what: str
     path: Path
     made_by: str
+
+
+def logs(name: str) -> dict[str, str]:
+    """Where the logs of a residual's training go, as `Stage.writes` says it."""
+    return {f"{log}.csv": f"logs/{name}/{log}.csv" for log in ("metrics", "evaluations")}
 
 
 @dataclass(kw_only=True)
@@ -145,8 +150,7 @@ class Stage(ABC):
 
     def facts(self) -> dict[str, Any]:
         """Settings that decide the result, others than the learner's among them."""
-        facts: dict[str, Any] = that_matter(self.config)
-        return facts
+        return {**that_matter(self.config), "backend": self.physics.get("backend", "mujoco")}
 
     def made_from(self) -> dict[str, Any]:
         """All that the result depends on, ready for JSON; a release of the package alone changes nothing.
@@ -192,7 +196,7 @@ class Stage(ABC):
     @classmethod
     def command(cls) -> Any:
         """The stage as tyro is to see it."""
-        return with_options(cls, cls.options())
+        return with_options(cls, cls.options(), f"Name of a {cls.NEEDS}.")
 
     def file(self, given: Path | None, in_chain: str, otherwise: Path) -> Path:
         """Where an input is: where the user says, else in the chain's folder, else among what ships or was made."""

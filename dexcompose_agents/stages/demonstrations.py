@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import Positional
-
 from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
 from dexcompose_envs.checks import LARGEST_SEED, whole_number
 
@@ -31,9 +29,6 @@ class Demonstrations(Stage):
     """Record demonstrations of a skill with its scripted expert, as a Minari dataset."""
 
     KEY = "demonstrations"
-
-    name: Positional[str]
-    """Skill, e.g. GraspBall."""
 
     @classmethod
     def defaults(cls, preset: str, name: str | None = None) -> DemonstrationsConfig:

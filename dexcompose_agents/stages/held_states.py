@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from tyro.conf import Positional
 
 from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage, content_hash
 from dexcompose_envs.agent import Agent
@@ -37,8 +34,6 @@ class HeldStates(Stage):
     KEY = "held states"
     NEEDS = "retention skill"
 
-    name: Positional[str]
-    """Retention skill, e.g. GraspBall."""
     policy: Path | None = None
     """Weights of the base policy; by default the shipped ones."""
     num_envs: int | None = None
@@ -53,9 +48,6 @@ class HeldStates(Stage):
 
     def writes(self) -> dict[str, str]:
         return {f"{self.name}.npz": f"held_states/{self.name}.npz"}
-
-    def facts(self) -> dict[str, Any]:
-        return super().facts() | {"backend": self.physics.get("backend", "mujoco")}
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
         from dexcompose_agents.diffusion.agent import PolicyAgent

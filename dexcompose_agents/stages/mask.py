@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from tyro.conf import Positional
-
 from dexcompose_agents.artefacts.shipped import DEFAULT_SELECTOR
 from dexcompose_agents.attribution.selectors import SELECTORS
 from dexcompose_agents.stages.base import Advance, Chain, Piece, Reads, Stage
@@ -33,8 +31,6 @@ class Mask(Stage):
     NEEDS = "pair"
     QUICK = True
 
-    name: Positional[str]
-    """Pair, e.g. GraspBall-PushButton."""
     selector: Selector = DEFAULT_SELECTOR
     """How to choose."""
     table: Path | None = None

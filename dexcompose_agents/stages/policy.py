@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
 from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.errors import FileError
@@ -24,8 +22,6 @@ class Policy(Stage):
 
     KEY = "policy"
 
-    name: Positional[str]
-    """Skill, e.g. GraspBall."""
     data: Path | None = None
     """Folder of the demonstrations; by default runs/demos."""
 

@@ -20,6 +20,7 @@ from dexcompose_agents.runtime.compute import Piece
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_agents.stages.base import Stage, content_hash
 from dexcompose_envs import __version__
+from dexcompose_envs.artefacts import difference
 from dexcompose_envs.errors import FileError, UsageError
 
 __all__ = ["Record", "complete", "read_json"]
@@ -112,18 +113,10 @@ def _make(
 def _refuse(stored: Mapping[str, Any], made_from: Mapping[str, Any], folder: Path, what: str, again: bool) -> None:
     """Refuses to replace what was made from something else, naming the first difference."""
     if not again:
-        there, now = _flat(stored["made_from"]), _flat(made_from)
-        name = min((key for key in there.keys() | now.keys() if there.get(key) != now.get(key)), default="outputs")
-        difference = f"{name} = {there.get(name)!r}, now it is {now.get(name)!r}"
-        raise UsageError(f"'{folder}' holds {what} with {difference}; remove it or give another --out")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level: "settings.ppo.seed" -> 0."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+        there = stored["made_from"]
+        others = (difference(there.get(key), made_from[key], key) for key in made_from)
+        other = next(filter(None, others), "outputs are others")
+        raise UsageError(f"'{folder}' holds {what} whose {other}; remove it or give another --out")
 
 
 def _check_outputs(record: Mapping[str, Any], folder: Path) -> None:

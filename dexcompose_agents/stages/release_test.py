@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
 from dexcompose_agents.stages.base import Advance, Backend, Piece, Reads, Stage
 
 if TYPE_CHECKING:
@@ -21,8 +19,6 @@ class ReleaseTest(Stage):
     KEY = "release test"
     NEEDS = "retention skill"
 
-    name: Positional[str]
-    """Retention skill, e.g. GraspBall."""
     data: Path | None = None
     """Held states; by default the shipped ones."""
     backend: Backend | None = None
@@ -47,9 +43,6 @@ class ReleaseTest(Stage):
         return {
             f"release_test.{kind}": f"pretrained/release_test/{self.name}.{kind}" for kind in ("csv", "png", "json")
         }
-
-    def facts(self) -> dict[str, Any]:
-        return super().facts() | {"backend": self.physics.get("backend", "mujoco")}
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
         from dexcompose_agents.attribution import run_release_test

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
 from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
-from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
+from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage, logs
 from dexcompose_agents.stages.mask import mask_file
-from dexcompose_agents.stages.settings import that_matter
 from dexcompose_envs import FingerMask, parse_pair
 
 if TYPE_CHECKING:
@@ -25,8 +22,6 @@ class Residual(Stage):
     KEY = "residual"
     NEEDS = "pair"
 
-    name: Positional[str]
-    """Pair, e.g. GraspBall-PushButton."""
     data: Path | None = None
     """Held states of A; by default the shipped ones."""
     mask: str | None = None
@@ -49,8 +44,8 @@ class Residual(Stage):
         return choose_mask(self.name, given)[0]
 
     def facts(self) -> dict[str, Any]:
-        config = self.config
-        return that_matter(config) | {"mask": str(self.chosen), "bounds": config.bounds(parse_pair(self.name)[1])}
+        bounds = self.config.bounds(parse_pair(self.name)[1])
+        return super().facts() | {"mask": str(self.chosen), "bounds": bounds}
 
     def reads(self) -> list[Reads]:
         a, b = parse_pair(self.name)
@@ -61,8 +56,7 @@ class Residual(Stage):
 
     def writes(self) -> dict[str, str]:
         name = f"residual-{self.name}"
-        logs = {f"{log}.csv": f"logs/{name}/{log}.csv" for log in ("metrics", "evaluations")}
-        return {"residual_b.safetensors": f"pretrained/{name}.safetensors"} | logs
+        return {"residual_b.safetensors": f"pretrained/{name}.safetensors"} | logs(name)
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
         from dexcompose_agents.diffusion.policy import load_policy

@@ -44,12 +44,13 @@ def typed_dict(name: str, types: dict[str, Any]) -> Any:
     return make(name, types, total=False)
 
 
-def with_options(stage: type, options: Any) -> type:
-    """A stage as tyro is to see it: its `settings` are options without a prefix."""
+def with_options(stage: type, options: Any, about_name: str | None = None) -> type:
+    """A stage as tyro is to see it: its `settings` are options without a prefix, and its name has this help."""
     kind: Any = Annotated[options, tyro.conf.arg(name="")]
-    return make_dataclass(
-        stage.__name__, [("settings", kind, field(default_factory=dict))], bases=(stage,), kw_only=True
-    )
+    members: list[Any] = [("settings", kind, field(default_factory=dict))]
+    if about_name is not None:
+        members.insert(0, ("name", Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=about_name)]))
+    return make_dataclass(stage.__name__, members, bases=(stage,), kw_only=True)
 
 
 def _by_value(values: Mapping[str, Any]) -> Iterator[str]:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
 from dexcompose_agents.artefacts.shipped import choose_mask
-from dexcompose_agents.stages.base import Advance, Chain, Piece, Reads, Stage
+from dexcompose_agents.stages.base import Advance, Chain, Piece, Reads, Stage, logs
 from dexcompose_agents.stages.mask import mask_file
 from dexcompose_envs import FingerMask, pair_names, parse_pair
 
@@ -26,8 +24,6 @@ class Stabiliser(Stage):
     NEEDS = "retention skill"
     HIDDEN = frozenset({"device", "masks"})
 
-    name: Positional[str]
-    """Retention skill, e.g. GraspBall."""
     data: Path | None = None
     """Held states; by default the shipped ones."""
     mask: tuple[str, ...] = ()
@@ -58,8 +54,7 @@ class Stabiliser(Stage):
 
     def writes(self) -> dict[str, str]:
         name = f"stabiliser-{self.name}"
-        logs = {f"{log}.csv": f"logs/{name}/{log}.csv" for log in ("metrics", "evaluations")}
-        return {"stabiliser.safetensors": f"pretrained/{name}.safetensors"} | logs
+        return {"stabiliser.safetensors": f"pretrained/{name}.safetensors"} | logs(name)
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
         from dexcompose_agents.residual.training import train_stabiliser

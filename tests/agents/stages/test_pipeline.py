@@ -246,7 +246,7 @@ def test_another_mask_in_the_same_folder_never_hands_out_the_old_weights(made, t
     weights = (tmp_path / "residual_b.safetensors").read_bytes()
     assert cli.main([*command, "TH+RF+LF"]) == 2
     printed = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "with settings.mask = 'TH+FF+MF', now it is 'TH+RF+LF'; remove it or give another --out" in printed
+    assert "whose settings.mask is 'TH+FF+MF'; expected 'TH+RF+LF'; remove it or give another --out" in printed
     assert cli.main([*command, "TH+FF+MF"]) == 0
     assert "unchanged" in capsys.readouterr().out
     assert (tmp_path / "residual_b.safetensors").read_bytes() == weights

@@ -137,7 +137,7 @@ def test_a_damaged_output_is_named(tmp_path):
 def test_on_its_own_a_stage_never_hands_out_or_replaces_what_other_settings_made(tmp_path):
     Number(name="GraspBall", out=tmp_path).run()
     other = Number(name="GraspBall", out=tmp_path, settings={"number": 3})
-    message = r"holds a finished number GraspBall with settings.number = 2, now it is 3; remove it or"
+    message = r"holds a finished number GraspBall whose settings.number is 2; expected 3; remove it or"
     with pytest.raises(UsageError, match=message):
         other.run()
     assert (tmp_path / "n.txt").read_text() == "2" and other.ran == 0
@@ -175,7 +175,7 @@ def test_an_interrupted_stage_on_its_own_refuses_to_go_on_with_other_settings(tm
     with pytest.raises(KeyboardInterrupt) as caught:
         stage.run()
     assert caught.value.saved_to == tmp_path
-    with pytest.raises(UsageError, match=r"holds an interrupted number GraspBall with settings.number = 2, now"):
+    with pytest.raises(UsageError, match=r"holds an interrupted number GraspBall whose settings.number is 2"):
         Number(name="GraspBall", out=tmp_path, settings={"number": 3}).run()
     assert Number(name="GraspBall", out=tmp_path).run() == tmp_path
 
