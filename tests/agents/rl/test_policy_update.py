@@ -23,11 +23,13 @@ def _silent_network(value=0.0):
     return network
 
 
-def _improved(network, config, learning_rate):
-    """An update by plain gradient descent on 8 steps of reward 0, in which the policy did what it does on average."""
+def _improved(network, config, learning_rate, reward=0.0, action=0.0):
+    """An update by plain gradient descent on 8 steps; rewards and actions vary on the given scales."""
+    torch.manual_seed(0)
     rollout = Rollout.empty(4, 2, 3, 4, torch.device("cpu"))
     rollout.observations.normal_()
-    rollout.log_probs[:] = network.log_prob(torch.zeros(4), torch.zeros(4)).detach()
+    rollout.rewards[:], rollout.actions[:] = reward * torch.randn(4, 2), action * torch.randn(4, 2, 4)
+    rollout.log_probs[:] = network.log_prob(torch.zeros(4), rollout.actions).detach()
     rollout.valid[:] = True
     optimizer = torch.optim.SGD(network.parameters(), lr=learning_rate)
     return improve(network, optimizer, rollout, config, torch.Generator().manual_seed(0))
@@ -46,6 +48,17 @@ def test_gradients_are_clipped_to_their_norm():
     # The gradient is -10 for each of 4 components, of norm 20; scaled down to 1 it is -0.5, and a step of 0.1 is 0.05.
     _improved(network, replace(ONE_STEP, entropy_coef=10.0, max_grad_norm=1.0), learning_rate=0.1)
     assert network.log_std.tolist() == pytest.approx([-1.45] * 4)
+
+
+def test_the_unit_of_reward_means_nothing_to_the_policy():
+    moved = []
+    for reward in (1.0, 1000.0):
+        torch.manual_seed(1)
+        network = _silent_network()
+        _improved(network, replace(ONE_STEP, value_coef=0.0), learning_rate=0.1, reward=reward, action=0.2)
+        moved.append(network.mean_layer.weight)
+    assert moved[0].abs().max() > 1e-3
+    torch.testing.assert_close(*moved)
 
 
 class _FourEnds:

@@ -98,6 +98,8 @@ def test_evaluation_counts_each_episode_once_at_its_end():
 def test_resumed_run_equals_uninterrupted(tmp_path):
     whole = PPO(PointMass(8), SMALL, out=tmp_path / "whole")
     whole.train()
+    # The normaliser has seen 17 observations of the base arm and 6 iterations of 16 steps, of 8 worlds.
+    assert whole.network.normalizer.count.item() == 8 * 17 + 8 * 16 * 6
     PPO(PointMass(8), replace(SMALL, total_steps=8 * 16 * 2), out=tmp_path / "parts").train()
     parts = PPO(PointMass(8), SMALL, out=tmp_path / "parts")
     assert parts.iteration == 2
