@@ -1,7 +1,7 @@
 """The published results, as data: another simulator (Isaac Lab) and human demonstrations; never reported as ours.
 
 Source: "DexCompose: Reusing Dexterous Policies for Multi-Task Manipulation with a Single Hand", main table; composite
-success in %, mean over seeds, 32 rollouts per seed and pair. The SDs belong to the Overall row.
+success in %, mean over seeds, 32 rollouts per seed and pair.
 """
 
 from __future__ import annotations
@@ -43,9 +43,6 @@ PUBLISHED = MappingProxyType(
 
 PUBLISHED_MEAN = MappingProxyType(dict(zip(PUBLISHED_METHODS, (3.09, 45.61, 61.60, 43.57, 69.23, 77.43), strict=True)))
 """Overall row over all sixteen pairs, %."""
-
-PUBLISHED_SD = MappingProxyType(dict(zip(PUBLISHED_METHODS, (0.62, 1.94, 2.31, 1.57, 1.60, 2.64), strict=True)))
-"""Sample SD of the Overall row over seeds, percentage points."""
 
 
 def method_rank(method: str) -> tuple[int, str]:

@@ -124,9 +124,7 @@ class Film(UntilDecided):
         self.shots.append((phase, self._venv.render()[0]))
 
 
-def record_video(
-    pair: str, method: CompositionMethod, episode: Episode, folder: Path, env_kwargs: dict[str, Any] | None = None
-) -> Video:
+def record_video(pair: str, method: CompositionMethod, episode: Episode, folder: Path) -> Video:
     """Roll one episode of the evaluation out again in a single world and film it from close to the hand.
 
     The phase is written into the picture, and at the end the outcome.
@@ -134,7 +132,7 @@ def record_video(
     Raises:
         MachineError: If there is nothing to render with, or no encoder.
     """
-    venv = make_worlds(pair, 1, render_mode="rgb_array", **PICTURE, **(env_kwargs or {}))
+    venv = make_worlds(pair, 1, render_mode="rgb_array", **PICTURE)
     film = Film(venv)
     try:
         (rollout,) = run_episodes(venv, method, [episode], film)
