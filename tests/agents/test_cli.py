@@ -311,8 +311,10 @@ def test_nobody_reads_to_the_end(arguments: list[str]) -> None:
     assert process.wait(60) == 141
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-@pytest.mark.parametrize("arguments", [["train", "residual", "--help"], ["list"], ["report", "results"]])
+@pytest.mark.parametrize(
+    ("encoding", "arguments"),
+    [("ascii", ["train", "residual", "--help"]), ("cp1252", ["list"]), ("ascii", ["report", "results"])],
+)
 def test_poor_consoles(encoding: str, arguments: list[str], tmp_path: Path) -> None:
     shutil.copytree(RESULTS, tmp_path / "results")
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "FORCE_COLOR": "1"}

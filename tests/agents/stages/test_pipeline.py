@@ -7,7 +7,6 @@ import signal
 from contextlib import contextmanager
 
 import pytest
-import torch
 
 from dexcompose_agents import cli
 from dexcompose_agents.artefacts.shipped import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
@@ -46,12 +45,9 @@ FILES = (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The output folder of one `train all --preset test`."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("all")
     assert cli.main(["train", "all", "--preset", "test", "--only", PAIR, "--out", str(out)]) == 0
-    yield out
-    torch.set_num_threads(threads)
+    return out
 
 
 @pytest.fixture
