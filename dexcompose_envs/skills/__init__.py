@@ -8,9 +8,10 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from dexcompose_envs.agent import Agent
+from dexcompose_envs.checks import one_of
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import interaction, retention
 from dexcompose_envs.skills.base import InteractionSkill, RetentionSkill, Skill
@@ -78,51 +79,28 @@ def pair_names() -> tuple[str, ...]:
 
 
 def make_skill(name: str) -> Skill:
-    """The skill of that name.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """The skill of that name; a UsageError if there is none."""
     return _make(name, None)
 
 
 def make_retention(name: str) -> RetentionSkill:
-    """The retention skill of that name.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    skill = _make(name, "retention")
-    assert isinstance(skill, RetentionSkill)
-    return skill
+    """The retention skill of that name; a UsageError if there is none."""
+    return cast(RetentionSkill, _make(name, "retention"))
 
 
 def make_interaction(name: str) -> InteractionSkill:
-    """The interaction skill of that name.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    skill = _make(name, "interaction")
-    assert isinstance(skill, InteractionSkill)
-    return skill
+    """The interaction skill of that name; a UsageError if there is none."""
+    return cast(InteractionSkill, _make(name, "interaction"))
 
 
 def make_expert(name: str) -> Agent:
-    """The scripted expert of a skill.
-
-    Raises:
-        UsageError: If there is no such skill.
-    """
+    """The scripted expert of a skill; a UsageError if there is no such skill."""
     return make_skill(name).expert()
 
 
 def _make(name: str, kind: str | None) -> Skill:
-    known = skill_names(kind)
-    if name not in known:
-        what = "skill" if kind is None else f"{kind} skill"
-        raise UsageError(f"unknown {what} {name!r}; expected one of {', '.join(known)}")
-    return _SKILLS[name]()
+    what = "skill" if kind is None else f"{kind} skill"
+    return _SKILLS[one_of(what, name, skill_names(kind))]()
 
 
 def parse_chain(name: str) -> tuple[str | None, tuple[str, ...]]:
