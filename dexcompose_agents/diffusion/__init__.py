@@ -9,21 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dexcompose_agents.diffusion.config import EXECUTE_STEPS, PRESETS, NetworkConfig, TrainingConfig, preset
+    from dexcompose_agents.diffusion.config import NetworkConfig, TrainingConfig, preset
     from dexcompose_agents.diffusion.dataset import DatasetError, Episode, load_minari
     from dexcompose_agents.diffusion.policy import BasePolicy, DiffusionPolicy, load_policy
-    from dexcompose_agents.diffusion.training import TrainingError, TrainingInterrupted, TrainingProgress, train
+    from dexcompose_agents.diffusion.training import TrainingInterrupted, TrainingProgress, train
 
 _HOMES = {
-    "EXECUTE_STEPS": "config",
-    "PRESETS": "config",
     "BasePolicy": "policy",
     "DatasetError": "dataset",
     "DiffusionPolicy": "policy",
     "Episode": "dataset",
     "NetworkConfig": "config",
     "TrainingConfig": "config",
-    "TrainingError": "training",
     "TrainingInterrupted": "training",
     "TrainingProgress": "training",
     "load_minari": "dataset",
@@ -33,15 +30,12 @@ _HOMES = {
 }
 
 __all__ = [
-    "EXECUTE_STEPS",
-    "PRESETS",
     "BasePolicy",
     "DatasetError",
     "DiffusionPolicy",
     "Episode",
     "NetworkConfig",
     "TrainingConfig",
-    "TrainingError",
     "TrainingInterrupted",
     "TrainingProgress",
     "load_minari",

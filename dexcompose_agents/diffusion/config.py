@@ -5,26 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from dexcompose_agents.runtime.presets import PRESETS
+from dexcompose_envs.checks import one_of
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.skills import INTERACTION_SKILLS
+from dexcompose_envs.skills import make_skill
 
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of the network; with bfloat16 the weights and all sums stay in float32."""
-EXECUTE_STEPS = {
-    "GraspBall": 8,
-    "PickStick": 16,
-    "PickCan": 16,
-    "PourMug": 16,
-    "OpenDoor": 24,
-    "OpenMicrowave": 24,
-    "PushButton": 16,
-    "TurnOnSwitch": 30,
-}
-"""Actions executed before the policy plans again, by skill, as published."""
-
-
-INTERACTION_FINGER_DROPOUT = 0.5
-"""Interaction skills learn to act when some fingers are not theirs: in a composite those hold an object."""
 
 
 def _require(good: bool, name: str, value: object, expected: str) -> None:
@@ -56,7 +43,7 @@ class NetworkConfig:
     action_horizon: int = 32
     """Actions in a chunk. The first belongs to the oldest observation that the policy sees."""
     execute_steps: int = 16
-    """Actions executed before the policy plans again; see `EXECUTE_STEPS`."""
+    """Actions executed before the policy plans again; the skill's `EXECUTE_STEPS`."""
     prediction: Literal["sample", "epsilon"] = "sample"
     """What the network predicts: the clean chunk, or the noise in it as in the paper. Noise has as many
     independent numbers as the chunk, so a network that is to predict it must nowhere be narrower than that, which a
@@ -177,34 +164,30 @@ def paper_network(execute_steps: int = 16) -> NetworkConfig:
     )  # fmt: skip
 
 
-PRESETS = ("cpu", "fast", "paper", "tiny")
-
-
 def preset(name: str, skill: str | None = None) -> TrainingConfig:
     """Settings by name.
 
     Args:
         name: `cpu` (compact network, about seven minutes on one core), `fast` (the same network on a GPU, where larger
-            batches cost nothing: seconds instead of minutes), `paper` (as published, for a GPU) or `tiny` (a network
-            that learns nothing much within seconds, for tests).
-        skill: Takes the skill's number of executed steps from `EXECUTE_STEPS`; None keeps 16.
+            batches cost nothing: seconds instead of minutes), `paper` (as published, for a GPU) or `test` (a network
+            that learns nothing much within seconds).
+        skill: Whose number of executed steps and finger dropout to take; None keeps 16 steps and no dropout.
 
     Raises:
         UsageError: If preset or skill is unknown.
     """
-    _require(skill is None or skill in EXECUTE_STEPS, "skill", skill, f"one of {', '.join(EXECUTE_STEPS)}")
-    execute_steps = 16 if skill is None else EXECUTE_STEPS[skill]
-    if name in ("cpu", "fast"):
-        dropout = INTERACTION_FINGER_DROPOUT if skill in INTERACTION_SKILLS else 0.0
-        cpu = TrainingConfig(network=compact_network(execute_steps), obs_noise=0.01, finger_dropout=dropout)
-        return cpu if name == "cpu" else replace(cpu, batch_size=1024, precision="bfloat16", device="cuda")
+    one_of("preset", name, PRESETS)
+    chosen = None if skill is None else make_skill(skill)
+    execute_steps = 16 if chosen is None else chosen.EXECUTE_STEPS
     if name == "paper":
         network = paper_network(execute_steps)
         return TrainingConfig(network=network, steps=60_000, learning_rate=1e-4, warmup_steps=2000, device="cuda")
-    if name == "tiny":
+    if name == "test":
         network = NetworkConfig(
             widths=(16, 16), step_embedding_size=8, observation_embedding_size=16, inference_steps=5,
             execute_steps=execute_steps, stagger_groups=min(4, execute_steps),
         )  # fmt: skip
         return TrainingConfig(network=network, steps=50, batch_size=32, warmup_steps=5)
-    raise UsageError(f"preset is {name!r}; expected one of {', '.join(PRESETS)}")
+    dropout = 0.0 if chosen is None else chosen.FINGER_DROPOUT
+    cpu = TrainingConfig(network=compact_network(execute_steps), obs_noise=0.01, finger_dropout=dropout)
+    return cpu if name == "cpu" else replace(cpu, batch_size=1024, precision="bfloat16", device="cuda")

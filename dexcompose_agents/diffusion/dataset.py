@@ -158,10 +158,11 @@ def augment(observations: Tensor, obs_noise: float, finger_dropout: float, gener
     """
     device = observations.device
     if obs_noise > 0:
-        noise = torch.randn(observations.shape, generator=generator, device=device)
+        noise = torch.randn(observations.shape, generator=generator, dtype=torch.float32, device=device)
         observations = observations + obs_noise * noise
     if finger_dropout > 0:
-        shown = torch.rand((len(observations), 1, len(FINGERS)), generator=generator, device=device) >= finger_dropout
+        size = (len(observations), 1, len(FINGERS))
+        shown = torch.rand(size, generator=generator, dtype=torch.float32, device=device) >= finger_dropout
         observations = observations.clone()
         for number, finger in enumerate(FINGERS):
             observations[:, :, finger_slice(finger)] *= shown[:, :, number, None]

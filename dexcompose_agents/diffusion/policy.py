@@ -20,7 +20,7 @@ from dexcompose_agents.diffusion.sampler import ChunkSampler, SchedulerName
 from dexcompose_agents.diffusion.training import KIND
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.diffusion.worlds import Selection, observations_of, seeds_of
-from dexcompose_agents.runtime.devices import find_device, one_thread
+from dexcompose_agents.runtime.devices import find_device, one_thread, plain_torch
 from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import FINGERS
@@ -85,6 +85,7 @@ class DiffusionPolicy:
         ValueError: If scheduler, number of steps, device or precision are not possible.
     """
 
+    @plain_torch()
     def __init__(
         self,
         tensors: Mapping[str, Tensor],
@@ -110,10 +111,11 @@ class DiffusionPolicy:
                 f"weights and manifest of the diffusion policy don't fit together ({reason})"
             ) from error
         self.manifest, self.weights_hash = dict(manifest), weights_hash(tensors)
-        self._sampler = ChunkSampler(
-            network.to(self.device), self.config, self.action_size, scheduler=scheduler,
-            inference_steps=num_inference_steps, precision=precision,
-        )  # fmt: skip
+        with torch.autocast(self.device.type, enabled=False):
+            self._sampler = ChunkSampler(
+                network.to(self.device), self.config, self.action_size, scheduler=scheduler,
+                inference_steps=num_inference_steps, precision=precision,
+            )  # fmt: skip
         self.hide_fingers(())
         self.reset(1)
 
@@ -144,12 +146,12 @@ class DiffusionPolicy:
             fingers = ()
         elif self._finger_dropout == 1.0:
             fingers = FINGERS
-        hidden = torch.zeros(self.observation_size, dtype=torch.bool)
+        hidden = np.zeros(self.observation_size, bool)
         hidden[finger_inputs(tuple(fingers), self.observation_size)] = True
-        self._hidden = hidden.to(self.device)
+        self._hidden = torch.from_numpy(hidden).to(self.device)
 
     # The state outlives the call: plain tensors, also for a caller in inference mode.
-    @torch.inference_mode(False)
+    @plain_torch()
     def reset(self, num_envs: int) -> None:
         """Starts afresh with `num_envs` worlds, seeded 0, 1, 2, ... until `seed_envs` says otherwise."""
         if num_envs < 1:
@@ -203,7 +205,7 @@ class DiffusionPolicy:
         Raises:
             ValueError: If the shape is wrong or a number is not finite (not checked in CUDA tensors).
         """
-        with one_thread(self.device):
+        with one_thread(self.device), torch.autocast(self.device.type, enabled=False):
             worlds = self._worlds(env_ids)
             given = observations_of(task_obs, worlds, self.observation_size)
             actions = worlds.gather(self._step(worlds.spread(self._prepared(given.to(self.device))), worlds.mask))

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexcompose_agents.artefacts.checkpoints import load_state, save_state
 from dexcompose_agents.artefacts.weights import save_weights
 from dexcompose_agents.diffusion.config import NetworkConfig, TrainingConfig
 from dexcompose_agents.diffusion.dataset import Episode, WindowDataset, augment, finger_inputs
 from dexcompose_agents.diffusion.sampler import make_scheduler
 from dexcompose_agents.diffusion.unet import FilmUnet
-from dexcompose_agents.runtime.devices import find_device, tensor_cores
+from dexcompose_agents.runtime.devices import find_device, plain_torch, tensor_cores
 from dexcompose_agents.runtime.interrupts import Paused, interrupt_flag
-from dexcompose_envs.errors import DexComposeError, UsageError
-from dexcompose_envs.files import atomic_path
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import FINGERS
 
 KIND = "diffusion_policy"
@@ -31,10 +31,6 @@ _LOSS_INTERVAL = 50
 """Steps between two readings of the loss, for which a GPU has to finish all that it was told to do."""
 _OF_THE_MACHINE = frozenset({"checkpoint_minutes", "device"})
 """Settings that may change when a run is resumed."""
-
-
-class TrainingError(DexComposeError, RuntimeError):
-    """A run that can't be started or resumed; the message says why."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -64,6 +60,8 @@ class TrainingProgress:
     """Share of the budget (steps or time) that is used up, 0 to 1."""
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train(
     episodes: Sequence[Episode],
     config: TrainingConfig,
@@ -76,7 +74,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains a policy and writes its averaged weights.
 
-    The state of the run is saved beside `out` (`<name>.checkpoint`) every few minutes and at Ctrl-C, and removed when
+    The state of the run is saved beside `out` (`<out>.checkpoint`) every few minutes and at Ctrl-C, and removed when
     the run is through. A run that is resumed ends with the same weights as one that was never interrupted, unless it
     goes on on another kind of device, whose random numbers are others.
 
@@ -95,7 +93,7 @@ def train(
 
     Raises:
         DatasetError: If the demonstrations can't be used.
-        TrainingError: If the saved state is corrupt or belongs to other settings or other demonstrations.
+        ArtefactError: If the saved state is damaged or belongs to other settings, skills or demonstrations.
         TrainingInterrupted: After Ctrl-C or `max_minutes` (`TrainingPaused`), with the state saved.
         UsageError: If `config.device` is not there, or `max_minutes` is not positive.
     """
@@ -104,8 +102,9 @@ def train(
         raise UsageError(f"max_minutes is {max_minutes!r}; expected minutes > 0 or None")
     out = Path(out)
     device = find_device(config.device)
-    run = _Run(WindowDataset(episodes, config.network), config, device)
-    checkpoint = out.with_suffix(".checkpoint")
+    with plain_torch():
+        run = _Run(WindowDataset(episodes, config.network), config, device, provenance or {})
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
     if resume and checkpoint.exists():
         run.load(checkpoint)
     saved = time.monotonic()
@@ -133,16 +132,20 @@ def train(
 
 def new_network(observation_size: int, action_size: int, config: NetworkConfig, seed: int) -> FilmUnet:
     """An untrained network whose weights depend on `seed` alone; leaves torch's global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with plain_torch():
+        torch.default_generator.manual_seed(seed)
         return FilmUnet(action_size, observation_size * config.observation_horizon, config)
 
 
 class _Run:
     """The state of a training run and what one step does to it."""
 
-    def __init__(self, dataset: WindowDataset, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self, dataset: WindowDataset, config: TrainingConfig, device: torch.device, provenance: Mapping[str, Any]
+    ) -> None:
         self.config, self.step, self.loss, self._minutes = config, 0, 1.0, 0.0
+        settings = {name: value for name, value in config.to_dict().items() if name not in _OF_THE_MACHINE}
+        self._identity = {"made_from": {**provenance, "data": dataset.fingerprint}, "config": settings}
         sizes = (dataset.observation_normalizer.size, dataset.action_normalizer.size)
         if config.finger_dropout > 0:
             finger_inputs(FINGERS, sizes[0])
@@ -220,8 +223,6 @@ class _Run:
     def save(self, path: Path) -> None:
         """Writes the whole state."""
         state = {
-            "config": self.config.to_dict(),
-            "fingerprint": self._dataset.fingerprint,
             "step": self.step,
             "loss": self._smoothed_loss.item(),
             "minutes": self._minutes,
@@ -231,30 +232,18 @@ class _Run:
             "generator": self._generator.get_state(),
             "generator_device": self._device.type,
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        save_state(path, state, self._identity)
 
     def load(self, path: Path) -> None:
         """Goes on from a state that `save` wrote."""
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-        except Exception as error:  # torch raises half a dozen kinds here
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TrainingError(f"saved state {path} is corrupt ({reason}); remove it to start afresh") from error
-        if state["fingerprint"] != self._dataset.fingerprint:
-            raise TrainingError(f"saved state {path} is of a run on other demonstrations; remove it to start afresh")
-        changed = _difference(state["config"], self.config.to_dict())
-        if changed is not None:
-            raise TrainingError(
-                f"saved state {path} is of a run with {changed}; remove it to start afresh, or use its settings"
-            )
+        state = load_state(path, self._identity)
         self.step, self.loss, self._minutes = state["step"], state["loss"], state["minutes"]
         self._smoothed_loss.fill_(self.loss)
         self._network.load_state_dict(state["network"])
         self._averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         if state["generator_device"] == self._device.type:
-            self._generator.set_state(state["generator"].cpu())
+            self._generator.set_state(state["generator"])
         else:
             # Each kind of device has a generator of its own kind; this one must not begin again where the run began.
             entropy = np.random.SeedSequence([self.config.seed, self.step])
@@ -267,7 +256,7 @@ class _Run:
         index = torch.randint(len(self._dataset), size, generator=generator, device=self._device)
         observations, actions = self._dataset.windows(index)
         observations = augment(observations, config.obs_noise, config.finger_dropout, generator)
-        noise = torch.randn(actions.shape, generator=generator, device=self._device)
+        noise = torch.randn(actions.shape, generator=generator, dtype=torch.float32, device=self._device)
         steps = torch.randint(config.network.diffusion_steps, size, generator=generator, device=self._device)
         return observations.flatten(1), actions, noise, steps
 
@@ -282,16 +271,3 @@ class _Run:
         decay = min(self.config.ema_decay, 1 - (1 + self.step) ** -self.config.ema_power)
         current = [value.detach() for value in self._network.parameters()]
         torch._foreach_lerp_([*self._averaged.parameters()], current, 1 - decay)
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first setting that differs, in words; those of the machine do not count."""
-    for key in sorted((old.keys() | new.keys()) - _OF_THE_MACHINE):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            nested = _difference(before, after, f"{prefix}{key}.")
-            if nested is not None:
-                return nested
-        elif before != after:
-            return f"{prefix}{key} = {before!r} where now it is {after!r}"
-    return None

@@ -46,6 +46,18 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def plain_torch() -> Iterator[None]:
+    """Makes tensors as if the caller had set nothing: float32, on the CPU, no inference; keeps the global generator."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
     """Lets a GPU multiply matrices in TF32, as it does convolutions anyway; changes nothing for other devices."""
     before = torch.get_float32_matmul_precision()

@@ -29,7 +29,7 @@ class Policy(Stage):
     def defaults(cls, preset: str, name: str | None = None) -> TrainingConfig:
         from dexcompose_agents.diffusion import config
 
-        return config.preset("tiny" if preset == "test" else preset, name)
+        return config.preset(preset, name)
 
     def reads(self) -> list[Reads]:
         return [self.demonstrations_of(self.name, self.data)]

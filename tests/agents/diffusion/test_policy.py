@@ -122,6 +122,21 @@ def test_history_is_the_current_and_the_previous_observation(policy, monkeypatch
     np.testing.assert_allclose(seen[1][0, [0, 3]], [now, later], atol=1e-6)
 
 
+def test_which_actions_of_a_chunk_are_executed(policy, monkeypatch):
+    """Every action of a chunk tells its number: action 1 belongs to the current observation, action 0 to the last."""
+
+    def numbered(observations, seeds, chunks):
+        numbers = 10.0 * chunks[:, None] + torch.arange(8)
+        return policy._acted.normalize(numbers[..., None])
+
+    monkeypatch.setattr(policy, "_sampler", numbered)
+    policy.reset(2)
+    actions = [policy.act(np.zeros((2, 3)))[:, 0].round().astype(int).tolist() for _ in range(9)]
+    whole, short = zip(*actions, strict=True)
+    assert whole == (1, 2, 3, 4, 11, 12, 13, 14, 21)
+    assert short == (1, 2, 3, 11, 12, 13, 14, 21, 22)  # seed 1 cuts its first chunk short by 1 of 4
+
+
 def test_observations_far_outside_the_demonstrations_are_clipped(policy):
     far, farther = (policy._prepared(torch.tensor([[value, 0.0, 0.0]])) for value in (1e3, 1e6))
     assert torch.equal(far, farther)
@@ -170,7 +185,7 @@ def test_bad_rows_outside_the_mask_are_ignored(policy):
         policy.act(np.array([[np.nan, 0, 0], [np.nan, 0, 0]]), np.array([False, True]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_tensors_come_back_as_tensors_with_the_same_actions(policy, dtype):
     observations = torch.linspace(-1, 1, 60).reshape(5, 4, 3).to(dtype)
     policy.reset(4)

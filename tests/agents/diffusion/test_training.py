@@ -6,9 +6,13 @@ import pytest
 import torch
 from diffusion_toy import NETWORK, QUICK, TRAINING, Operations, episodes
 
+from dexcompose_agents.artefacts.checkpoints import load_state, save_state
 from dexcompose_agents.artefacts.weights import load_weights
-from dexcompose_agents.diffusion import TrainingError, TrainingInterrupted, train
-from dexcompose_agents.diffusion.training import KIND, new_network
+from dexcompose_agents.diffusion import TrainingInterrupted, train
+from dexcompose_agents.diffusion.dataset import WindowDataset
+from dexcompose_agents.diffusion.training import KIND, _Run, new_network
+from dexcompose_envs import artefacts
+from dexcompose_envs.artefacts import ArtefactError
 
 EPISODES = episodes(6)
 
@@ -31,9 +35,15 @@ def uninterrupted(tmp_path_factory):
 @pytest.fixture
 def stopped(tmp_path):
     """A run that Ctrl-C stopped at step 5 of 12."""
-    with pytest.raises(TrainingInterrupted, match=r"stopped at step 5 of 12; state saved in .*w\.checkpoint"):
-        train(EPISODES, QUICK, tmp_path / "w.safetensors", progress=interrupt_at(5))
-    return tmp_path / "w.safetensors"
+    with pytest.raises(
+        TrainingInterrupted, match=r"stopped at step 5 of 12; state saved in .*w\.v2\.safetensors\.checkpoint"
+    ):
+        train(EPISODES, QUICK, tmp_path / "w.v2.safetensors", progress=interrupt_at(5))
+    return tmp_path / "w.v2.safetensors"
+
+
+def checkpoint_of(path):
+    return path.with_name(path.name + ".checkpoint")
 
 
 def test_loss_falls_far_below_that_of_knowing_nothing(trained):
@@ -78,12 +88,11 @@ def test_a_piece_that_is_long_enough_is_the_whole(tmp_path):
 
 def test_a_run_that_was_stopped_on_a_gpu_goes_on_on_the_cpu(stopped):
     # What a GPU leaves behind: its name, and the state of a generator that the CPU can't read.
-    checkpoint = stopped.with_suffix(".checkpoint")
-    state = torch.load(checkpoint, weights_only=True)
-    state["config"] |= {"device": "cuda:0", "checkpoint_minutes": 7.0}
+    identity = artefacts.load(checkpoint_of(stopped), "checkpoint")[0]["identity"]
+    state = load_state(checkpoint_of(stopped), identity)
     state |= {"generator_device": "cuda", "generator": torch.zeros(16, dtype=torch.uint8)}
-    torch.save(state, checkpoint)
-    assert train(EPISODES, QUICK, stopped)["steps"] == 12
+    save_state(checkpoint_of(stopped), state, identity)
+    assert train(EPISODES, dataclasses.replace(QUICK, checkpoint_minutes=7.0), stopped)["steps"] == 12
 
 
 def test_missing_device_is_refused(tmp_path):
@@ -122,19 +131,21 @@ def test_resume_can_be_declined(stopped):
 
 
 def test_state_of_other_settings_or_data_is_refused(stopped):
-    with pytest.raises(TrainingError, match=r"learning_rate = 0\.001 where now it is 0\.5"):
+    with pytest.raises(ArtefactError, match=r"config\.learning_rate is 0\.001; expected 0\.5"):
         train(EPISODES, dataclasses.replace(QUICK, learning_rate=0.5), stopped)
     network = dataclasses.replace(NETWORK, kernel_size=5)
-    with pytest.raises(TrainingError, match=r"network\.kernel_size = 3 where now it is 5"):
+    with pytest.raises(ArtefactError, match=r"config\.network\.kernel_size is 3; expected 5"):
         train(EPISODES, dataclasses.replace(QUICK, network=network), stopped)
-    with pytest.raises(TrainingError, match="other demonstrations"):
+    with pytest.raises(ArtefactError, match=r"made_from\.data is "):
         train(episodes(5), QUICK, stopped)
+    with pytest.raises(ArtefactError, match=r"made_from\.skill is None; expected 'PickStick'"):
+        train(EPISODES, QUICK, stopped, provenance={"skill": "PickStick"})
 
 
 def test_corrupt_state_is_reported(stopped):
-    checkpoint = stopped.with_suffix(".checkpoint")
+    checkpoint = checkpoint_of(stopped)
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match="is corrupt"):
+    with pytest.raises(ArtefactError, match=r"checkpoint' is truncated.*remove it to start afresh"):
         train(EPISODES, QUICK, stopped)
 
 
@@ -161,6 +172,23 @@ def test_weights_are_averaged_ones(tmp_path):
     start = new_network(3, 1, NETWORK, QUICK.seed).film_step.weight.detach()
     distance = {name: (value - start).norm().item() for name, value in found.items()}
     assert 0 < distance["average"] < distance["last"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [({}, 2.649830), ({"ema_decay": 0.5}, 2.797302), ({"ema_power": 1.0}, 2.333333)]
+)
+def test_averaging_by_hand(change, expected):
+    # Weights 1, 2, 4 after three steps; step n = 0, 1, 2 moves the average by (1 + n) ** -0.75 of the difference: all
+    # the way to 1, then by 0.594604 to 1.594604, then by 0.438691 * 2.405396 to 2.649830. With a decay of at most 0.5
+    # the last share is 0.5. With power 1 it is the mean, 7 / 3.
+    config = dataclasses.replace(QUICK, **change)
+    run = _Run(WindowDataset(EPISODES, NETWORK), config, torch.device("cpu"), {})
+    for run.step, value in enumerate((1.0, 2.0, 4.0)):
+        for parameter in run._network.parameters():
+            parameter.data.fill_(value)
+        run._average()
+    for name, value in run.averaged_weights().items():
+        torch.testing.assert_close(value, torch.full_like(value, expected), msg=name)
 
 
 def test_global_generator_of_torch_is_left_alone(tmp_path):

@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from dexcompose_agents.diffusion.config import (
-    EXECUTE_STEPS,
-    PRESETS,
     NetworkConfig,
     compact_network,
     paper_network,
     preset,
 )
 from dexcompose_agents.diffusion.unet import FilmUnet, StepEmbedding, count_parameters
+from dexcompose_agents.runtime.presets import PRESETS
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.skills import make_skill, skill_names
 
 SMALL = NetworkConfig(widths=(16, 24), step_embedding_size=8, observation_embedding_size=12)
 
@@ -78,20 +79,27 @@ def test_impossible_settings_are_refused_with_value_and_expectation(change, mess
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("skill", [None, *EXECUTE_STEPS])
-def test_presets_exist_for_every_skill(name, skill):
-    config = preset(name, skill)
-    assert config.network.execute_steps == EXECUTE_STEPS.get(skill, 16)
+def test_presets_take_from_the_skill_what_is_the_skills(name):
+    assert preset(name).network.execute_steps == 16
+    for skill in map(make_skill, skill_names()):
+        config = preset(name, skill.name)
+        assert config.network.execute_steps == skill.EXECUTE_STEPS
+        assert config.finger_dropout == (skill.FINGER_DROPOUT if name in ("cpu", "fast") else 0.0)
 
 
-@pytest.mark.parametrize("skill", EXECUTE_STEPS)
-def test_fast_is_cpu_on_a_gpu(skill):
+def test_steps_executed_and_dropout_as_published():
+    known = {"GraspBall": (8, 0.0), "PickStick": (16, 0.0), "PushButton": (16, 0.5)}
+    found = {skill: preset("cpu", skill) for skill in known}
+    assert {skill: (c.network.execute_steps, c.finger_dropout) for skill, c in found.items()} == known
+
+
+def test_fast_is_cpu_on_a_gpu():
     changed = {"device": "cuda", "precision": "bfloat16", "batch_size": 1024}
-    assert preset("fast", skill) == dataclasses.replace(preset("cpu", skill), **changed)
+    assert preset("fast", "PushButton") == dataclasses.replace(preset("cpu", "PushButton"), **changed)
 
 
 def test_unknown_preset_and_skill():
-    with pytest.raises(ValueError, match="preset is 'gpu'; expected one of cpu, fast, paper, tiny"):
+    with pytest.raises(UsageError, match="unknown preset 'gpu'; expected one of cpu, fast, paper, test"):
         preset("gpu")
-    with pytest.raises(ValueError, match="skill is 'Juggle'"):
+    with pytest.raises(UsageError, match="unknown skill 'Juggle'"):
         preset("cpu", "Juggle")

@@ -135,7 +135,7 @@ def test_preserved_fingers_are_hidden_from_a_policy_trained_without_them(
     size = observation(1)["task_b"].shape[1]
     rng = np.random.default_rng(0)
     demos = [Episode(obs=rng.uniform(-1, 1, (9, size)), action=rng.uniform(-1, 1, (9, 28))) for _ in range(3)]
-    config = replace(preset("tiny", "PushButton"), steps=5, finger_dropout=dropout)
+    config = replace(preset("test", "PushButton"), steps=5, finger_dropout=dropout)
     train(demos, config, tmp_path / "PushButton.safetensors")
     policy = DiffusionPolicy(*load_weights(tmp_path / "PushButton.safetensors", KIND))
 
