@@ -86,22 +86,24 @@ def test_the_task_shows_the_last_residual():
     torch.testing.assert_close(feature(step.observation, "previous_residual"), last)
 
 
-def test_a_world_that_breaks_down_is_left_out(monkeypatch):
+def test_a_world_that_breaks_down_is_left_out_and_one_that_drops_pays(monkeypatch):
     task = StabiliserTask("GraspBall", stabiliser_preset("test"))
     task.reset(0)
     moves = task.worlds.step
 
     def first_diverges(action):
         moved, first = moves(action), torch.tensor([True, False])
-        return moved._replace(truncated=first, facts={**moved.facts, "unstable": first.numpy()})
+        facts = {**moved.facts, "unstable": first.numpy(), "reward_terms/retention": np.array([0.0, -0.01])}
+        return moved._replace(truncated=first, terminated=~first, facts=facts)
 
     monkeypatch.setattr(task.worlds, "step", first_diverges)
     step = task.step(torch.zeros(2, 22))
     task.close()
     assert step.left_out.tolist() == [True, False]
-    assert step.metrics["held"].tolist() == [False, True]
-    assert not step.terminated.any()
-    assert (step.reward > -1.0).all(), "no penalty either: 30 for a drop"
+    assert step.terminated.tolist() == [False, True]
+    assert not step.metrics["held"].any()
+    # The second is 1 cm off and lost: 20 * -0.01 - 30 = -30.2.
+    assert step.reward.tolist() == pytest.approx([0.0, -30.2])
 
 
 @pytest.mark.parametrize(

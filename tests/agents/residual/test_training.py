@@ -214,22 +214,23 @@ def test_residual_b_is_told_its_last_residual(monkeypatch):
     torch.testing.assert_close(torch.stack(seen).float(), torch.stack(expected))
 
 
-def test_a_composite_that_breaks_down_is_left_out(monkeypatch):
+def test_a_composite_that_breaks_down_is_left_out_and_one_that_drops_pays(monkeypatch):
     task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test"))
     task.reset(3)
     moves = task.worlds.step
 
     def first_diverges(action):
         moved, first = moves(action), torch.tensor([True, False])
-        facts = {**moved.facts, "unstable": first.numpy(), "task_a_held": ~first.numpy()}
-        return moved._replace(truncated=first, facts=facts)
+        facts = {**moved.facts, "unstable": first.numpy(), "task_a_held": np.array([False, False])}
+        facts |= {"reward_terms/retention": np.array([0.0, -0.01]), "reward_terms/progress": np.array([0.0, 0.2])}
+        return moved._replace(truncated=first, terminated=~first, facts=facts)
 
     monkeypatch.setattr(task.worlds, "step", first_diverges)
     step = task.step(torch.zeros(2, 28))
     task.close()
     assert step.left_out.tolist() == [True, False]
-    assert step.metrics["held"].tolist() == [False, True]
-    assert (step.reward > -1.0).all(), "no penalty: 5 for a drop"
+    # The second has come on by 0.2, is 1 cm off and lost: 5 * 0.2 - 0.01 - 5 = -4.01.
+    assert step.reward.tolist() == pytest.approx([0.0, -4.01])
 
 
 def test_train_residual_b_learns_from_interaction_only(tmp_path):
