@@ -7,6 +7,7 @@ difference is the grasp force. `grasp_search.py` finds postures for a new object
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,17 @@ class Grasp:
     preshape: NDArray[np.float64]
     close: NDArray[np.float64]
 
+    @classmethod
+    def rough(
+        cls,
+        palm_point: tuple[float, float, float] = (0.005, -0.08, 0.088),
+        euler: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        approach: tuple[float, float, float] = (0.0, 0.0, 0.07),
+    ) -> Grasp:
+        """A grasp with which a search begins: the palm in place, the fingers open."""
+        fingers = hand.OPEN_FINGERS
+        return cls(np.array(palm_point), np.array(euler), np.array(approach), fingers, fingers)
+
     @property
     def hold_point(self) -> NDArray[np.float64]:
         """Object centre seen from the palm centre (3,), m."""
@@ -58,11 +70,17 @@ class GraspExpert(Expert):
         self, skill: RetentionSkill, grasp: Grasp, place: str, yaw: Callable[[Seen], float] = lambda seen: 0.0
     ) -> None:
         super().__init__(skill)
-        self._grasp, self._place, self._yaw = grasp, place, yaw
+        self.grasp, self._place, self._yaw = grasp, place, yaw
+
+    def holding(self, grasp: Grasp) -> GraspExpert:
+        """The same expert with another grasp."""
+        other = copy(self)
+        other.grasp, other._plans = grasp, []
+        return other
 
     def waypoints(self, start: NDArray[np.float64], seen: Seen, rng: np.random.Generator) -> list[Waypoint]:
         """Above the object, down, close, wait, lift, hold."""
-        grasp = self._grasp
+        grasp = self.grasp
         center = seen_from_palm(start, seen[self._place]) + np.append(rng.normal(0.0, 0.0015, 2), 0.0)
         yaw = self._yaw(seen)
         turn = hand.euler_to_matrix([yaw, 0.0, 0.0])

@@ -8,11 +8,12 @@ import pytest
 from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
 from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
-from dexcompose_agents.held_states.collection import collect
+from dexcompose_agents.held_states.collection import HoldCriteria, collect
 from dexcompose_envs.composition import CompositionTask
 from dexcompose_envs.episodes import judge
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.skills import make_expert
+from dexcompose_envs.skills.expert import Pace
 
 PAIR = "GraspBall-PushButton"
 WARP = {"backend": "warp", "device": "cpu"}
@@ -41,9 +42,9 @@ class OpenHand:
 
 def test_evaluation_finds_the_same_on_both_engines(held_library, tmp_path, monkeypatch):
     options = {"seeds": 1, "rollouts": 4, "env_kwargs": {"held_states": held_library("GraspBall")}}
-    monkeypatch.setattr(judge, "task_steps", lambda chain: 25)
+    monkeypatch.setattr(judge, "task_steps", lambda chain: 20)
     native = evaluate(PAIR, OpenHand(), num_envs=3, out=tmp_path / "native", **options)
-    warp = evaluate(PAIR, OpenHand(), num_envs=2, out=tmp_path / "warp", **WARP, **options)
+    warp = evaluate(PAIR, OpenHand(), num_envs=4, out=tmp_path / "warp", **WARP, **options)
     assert [record.outcome for record in warp.records] == [record.outcome for record in native.records]
     assert {record.outcome for record in warp.records} == {"b_fail", "init"}
     steps = [np.array([record.steps for record in run.records]) for run in (warp, native)]
@@ -55,10 +56,11 @@ def test_evaluation_finds_the_same_on_both_engines(held_library, tmp_path, monke
         evaluate(PAIR, OpenHand(), out=tmp_path / "warp", **options)
 
 
-def test_a_held_state_is_collected_on_warp(tmp_path):
+def test_a_held_state_is_collected_on_warp(tmp_path, monkeypatch):
+    monkeypatch.setattr(Pace, "steps", lambda self, nominal: round(nominal / 3))  # Warp takes its time
     library = collect(
-        "GraspBall", make_expert("GraspBall"), 1, out=tmp_path / "ball.npz", policy_hash="scripted", num_envs=1,
-        env_kwargs=WARP,
+        "GraspBall", make_expert("GraspBall"), 1, out=tmp_path / "ball.npz", policy_hash="scripted", num_envs=2,
+        criteria=HoldCriteria(hold_steps=5), env_kwargs=WARP,
     )  # fmt: skip
     assert len(library) == 1
     assert library.manifest.validation["settings"]["backend"] == "warp"

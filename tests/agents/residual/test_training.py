@@ -272,14 +272,3 @@ def test_settings_name_what_is_wrong():
     with pytest.raises(ValueError, match="unknown backend 'isaac'; expected one of mujoco, warp"):
         stabiliser_preset("cpu", backend="isaac")
     assert replace(paper, total_steps=1).iterations == 1
-
-
-def test_both_trainings_run_on_warp(tmp_path):
-    pytest.importorskip("mujoco_warp")
-    config = stabiliser_preset("test", backend="warp", episode_steps=10)
-    stabiliser = train_stabiliser("GraspBall", config, tmp_path / "a")
-    config = residual_b_preset("test", backend="warp")
-    train_residual_b(PAIR, MASK, RepeatingPolicy(), stabiliser, config, tmp_path / "b", max_episode_steps=55)
-    for folder in "ab":
-        rows = (tmp_path / folder / "metrics.csv").read_text().splitlines()
-        assert len(rows) == 1 + 2, "two iterations"

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dexcompose_envs import INTERACTION_SKILLS, OUTCOMES, PAIRS, RETENTION_SKILLS, env_id
+from dexcompose_envs import OUTCOMES, env_id
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.physics import BackendError, ContactOverflowError, make_engine
 from dexcompose_envs.physics import mujoco_warp as engine_module
@@ -26,7 +26,7 @@ from dexcompose_envs.scene import build_scene
 from ...host_reads import HostReads
 
 PAIR, BUTTON = "GraspBall-PushButton", "PushButton"
-few = settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])  # too slow to shrink
+few = settings(max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate])  # too slow to shrink
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 
@@ -47,14 +47,9 @@ def assert_close(warp, native, atol, rows=slice(None)):
         np.testing.assert_allclose(to_numpy(warp[key])[rows], native[key][rows], atol=atol, err_msg=key)
 
 
-SCENES = [(a, None) for a in RETENTION_SKILLS] + [(None, b) for b in INTERACTION_SKILLS] + list(PAIRS)
-
-
-@pytest.mark.parametrize("skills", SCENES, ids=lambda pair: "-".join(name for name in pair if name))
-def test_reset_gives_the_same_names_shapes_and_values(skills, held_library):
-    name = "-".join(skill for skill in skills if skill)
-    kwargs = {"start": "held"} if skills[0] else {}
-    warp, native = (make(name, 3, held_library, flag, **kwargs) for flag in (True, False))
+@pytest.mark.parametrize("name", [PAIR, BUTTON])
+def test_reset_gives_the_same_names_shapes_and_values(name, held_library):
+    warp, native = (make(name, 3, held_library, flag) for flag in (True, False))
     (obs, info), (expected, expected_info) = warp.reset(seed=5), native.reset(seed=5)
     assert warp.layout == native.layout
     assert warp.observation_space == native.observation_space
@@ -75,12 +70,11 @@ def test_reset_gives_the_same_names_shapes_and_values(skills, held_library):
     native.close()
 
 
-@pytest.mark.parametrize("skill", RETENTION_SKILLS)
-@pytest.mark.parametrize("shake", [0.0, 1.0])
-def test_the_same_actions_move_hand_and_object_alike(skill, shake, held_library):
-    steps = 200 if shake == 0.0 else 60  # a whole episode quietly; the tremble is where solvers differ
+@pytest.mark.parametrize(("name", "shake", "steps"), [(PAIR, 0.0, 40), ("PickStick-PushButton", 1.0, 15)])
+def test_the_same_actions_move_hand_and_object_alike(name, shake, steps, held_library):
     kwargs = {"base_shake": shake, "terminate_on_success": False, "max_episode_steps": 300}
-    warp, native = (make(f"{skill}-PushButton", 2, held_library, flag, **kwargs) for flag in (True, False))
+    # A step costs the same however few the worlds.
+    warp, native = (make(name, 6, held_library, flag, **kwargs) for flag in (True, False))
     obs, _ = warp.reset(seed=1)
     native.reset(seed=1)
     action = stay(warp, obs)
@@ -97,7 +91,7 @@ def test_the_same_actions_move_hand_and_object_alike(skill, shake, held_library)
     palm = to_numpy(warp.core.engine.sensordata)[:, sensors] - native.core.engine.sensordata[:, sensors]
     assert np.linalg.norm(palm, axis=1).max() < 1e-4  # m
     if shake == 0.0:
-        assert np.linalg.norm(context[:, columns] - start, axis=1).max() / 10 < 5e-3  # m: no creep
+        assert np.linalg.norm(context[:, columns] - start, axis=1).max() / 10 < 1e-3  # m in 1.6 s: no creep
     warp.close()
     native.close()
 
@@ -144,7 +138,7 @@ def test_disabled_autoreset_wants_ended_worlds_reset(held_library):
     assert venv.metadata["autoreset_mode"] is AutoresetMode.DISABLED
     *_, truncated, info = venv.step(stay(venv, obs))
     assert truncated.all()
-    assert [OUTCOMES[i] for i in info["outcome"]] == ["b_fail"] * 2
+    assert [OUTCOMES[i] for i in info["outcome"]] == ["ongoing"] * 2
     assert "final_obs" not in info
     with pytest.raises(RuntimeError, match="world 0 has ended"):
         venv.step(stay(venv, obs))
@@ -158,8 +152,9 @@ def worlds(held_library):
 
 
 @few
-@given(seed=st.integers(0, 2**31), num_envs=st.integers(2, 4))
-def test_a_world_does_not_depend_on_its_neighbours(worlds, seed, num_envs):
+@given(seed=st.integers(0, 2**31))
+def test_a_world_does_not_depend_on_its_neighbours(worlds, seed):
+    num_envs = 3
     many, alone = worlds(num_envs), worlds(1)
     rng = np.random.default_rng(seed)
     obs, _ = many.reset(seed=seed)
@@ -176,7 +171,7 @@ def test_a_world_does_not_depend_on_its_neighbours(worlds, seed, num_envs):
 @few
 @given(seed=st.integers(0, 2**31))
 def test_set_state_of_get_state_is_the_identity_and_continues_the_same(worlds, seed):
-    venv = worlds(2)
+    venv = worlds(3)
     obs, _ = venv.reset(seed=seed)
     action = stay(venv, obs) + 0.02
     venv.step(action)
@@ -198,9 +193,10 @@ def test_a_world_that_diverges_is_restarted_and_counted_and_the_others_go_on(hel
     for spoilt in (float("nan"), 1e12):
         engine = venv.core.engine
         engine._state["qvel"][1] = spoilt
-        obs, reward, terminated, _, info = venv.step(action)
+        obs, reward, terminated, truncated, info = venv.step(action)
         expected, expected_reward, *_ = undisturbed.step(action)
-        assert terminated.tolist() == [False, True, False]
+        assert not terminated.any()
+        assert truncated.tolist() == [False, True, False]
         assert info["final_info"]["unstable"].tolist() == [False, True, False]
         assert not info["final_info"]["success"].any()
         assert reward.isfinite().all()
@@ -239,11 +235,11 @@ def test_dropped_contacts_are_an_error(held_library, monkeypatch):
     venv.close()
 
 
-@pytest.mark.parametrize("skills", list(PAIRS), ids="-".join)
-def test_there_is_room_for_more_contacts_than_flailing_makes(skills, held_library):
-    scene = build_scene(*skills)
+@pytest.mark.parametrize("name", [PAIR, "PickStick-PushButton"])
+def test_there_is_room_for_more_contacts_than_flailing_makes(name, held_library):
+    scene = build_scene(*name.split("-"))
     capacity = measure_capacity(scene)
-    native = make("-".join(skills), 2, held_library, warp=False, autoreset_mode="Disabled", max_episode_steps=100)
+    native = make(name, 2, held_library, warp=False, autoreset_mode="Disabled", max_episode_steps=100)
     native.reset(seed=0)
     data, rng = mujoco.MjData(scene.model), np.random.default_rng(0)
     most = np.zeros(2)

@@ -1,0 +1,42 @@
+"""The pages of `docs/envs/` are what the code says today."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+
+from dexcompose_envs import docs, env_id
+
+FOLDER = Path(__file__).parents[2] / "docs" / "envs"
+
+
+def test_pages_are_up_to_date():
+    # In a process of its own: other tests register skills of theirs.
+    command = [sys.executable, "-m", "dexcompose_envs.docs", "--check", "--out", str(FOLDER)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_outdated_pages_are_named(tmp_path, capsys):
+    docs.write(tmp_path)
+    assert docs.main(["--check", "--out", str(tmp_path)]) == 0
+    (tmp_path / "PushButton.md").write_text("old")
+    (tmp_path / "GraspBall.md").unlink()
+    (tmp_path / "GoneSkill.md").write_text("gone")
+    assert docs.main(["--check", "--out", str(tmp_path)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [Path(line.split()[0]).name for line in lines] == ["GoneSkill.md", "GraspBall.md", "PushButton.md"]
+    assert docs.main(["--out", str(tmp_path)]) == 0
+    assert docs.outdated(tmp_path) == []
+
+
+def test_a_page_has_every_column_of_every_observation():
+    name = "GraspBall-PushButton"
+    page = docs.pages()[f"{name}.md"]
+    env = gym.make(env_id(name)).unwrapped
+    for key, terms in env.layout.items():
+        assert f"`{key}` ({env.observation_space[key].shape[0]} numbers)" in page
+        for term, columns in terms.items():
+            assert f"| {columns.start}:{columns.stop} | `{term}` |" in page
+    env.close()
