@@ -254,7 +254,7 @@ def test_another_mask_in_the_same_folder_never_hands_out_the_old_weights(made, t
 def test_a_training_in_pieces_says_that_it_is_paused(made, tmp_path, capsys):
     demos, out = made / "demos" / "PushButton", tmp_path / "out"
     command = ["train", "policy", "PushButton", "--preset", "test", "--data", str(demos), "--out", str(out)]
-    assert cli.main([*command, "--minutes", "0.00001"]) == 130
+    assert cli.main([*command, "--steps", "1000000", "--minutes", "0.00001"]) == 130
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last == f"dexcompose: paused; saved to {out}, run the same command to go on"
 
