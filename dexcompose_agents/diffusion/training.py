@@ -82,7 +82,7 @@ def train(
         episodes: Demonstrations.
         config: Settings.
         out: Weight file to write, `<skill>.safetensors`.
-        provenance: Goes into the manifest as it is: skill, dataset id, env version, model hash.
+        provenance: Goes into the manifest as it is: skill, dataset id, model hash; part of the run's identity.
         progress: Called after every step.
         resume: Goes on from a saved state if there is one.
         max_minutes: Wall time of this call after which it stops as at Ctrl-C, so that a long run can be done in pieces;
