@@ -77,6 +77,8 @@ class Stage(ABC):
     """Whose stage it is."""
     HIDDEN: ClassVar[frozenset[str]] = frozenset({"device"})
     """Settings that aren't options, because the stage has an option of its own for them."""
+    SIMULATES: ClassVar[bool] = False
+    """Whether the preset's physics decide its result, rather than a setting."""
     QUICK: ClassVar[bool] = False
     """Whether it simply is made again when something has changed, rather than refused."""
 
@@ -150,7 +152,8 @@ class Stage(ABC):
 
     def facts(self) -> dict[str, Any]:
         """Settings that decide the result, others than the learner's among them."""
-        return {**that_matter(self.config), "backend": self.physics.get("backend", "mujoco")}
+        engine = {"backend": self.physics.get("backend", "mujoco")} if self.SIMULATES else {}
+        return {**that_matter(self.config), **engine}
 
     def made_from(self) -> dict[str, Any]:
         """All that the result depends on, ready for JSON; a release of the package alone changes nothing.

@@ -33,6 +33,7 @@ class HeldStates(Stage):
 
     KEY = "held states"
     NEEDS = "retention skill"
+    SIMULATES = True
 
     policy: Path | None = None
     """Weights of the base policy; by default the shipped ones."""

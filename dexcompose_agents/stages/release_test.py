@@ -18,6 +18,7 @@ class ReleaseTest(Stage):
 
     KEY = "release test"
     NEEDS = "retention skill"
+    SIMULATES = True
 
     data: Path | None = None
     """Held states; by default the shipped ones."""
