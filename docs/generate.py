@@ -1,6 +1,6 @@
 """Writes the pages of `docs/envs/`: what each environment is, taken from docstrings, terms and skills themselves.
 
-python -m dexcompose_envs.docs [--check]
+python docs/generate.py [--check]
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from dexcompose_envs.skills import pair_names, parse_chain, skill_names
 from dexcompose_envs.skills.base import InteractionSkill, RetentionSkill, Skill
 from dexcompose_envs.skills.chain import Chain
 
-FOLDER = Path("docs") / "envs"
-NOTE = "<!-- Written by `python -m dexcompose_envs.docs`; change the docstrings instead. -->\n"
+FOLDER = Path(__file__).parent / "envs"
+NOTE = "<!-- Written by `python docs/generate.py`; change the docstrings instead. -->\n"
 INDEX = "README.md"
 
 
@@ -149,8 +149,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the pages, or with `--check` names those that are outdated."""
-    parser = argparse.ArgumentParser(prog="python -m dexcompose_envs.docs", description=__doc__)
-    parser.add_argument("--out", type=Path, default=FOLDER, help=f"folder of the pages; default: {FOLDER}")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pages; default: docs/envs")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is outdated")
     given = parser.parse_args(arguments)
     if not given.check:
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     names = outdated(given.out)
     for name in names:
-        print(f"{given.out / name} is outdated; run python -m dexcompose_envs.docs", file=sys.stderr)
+        print(f"{given.out / name} is outdated; run python docs/generate.py", file=sys.stderr)
     return int(bool(names))
 
 
