@@ -13,7 +13,7 @@ those that were refused.
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,18 +23,22 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from dexcompose_agents.held_states.shards import REASONS, CollectionError, Finished, Shards, refuse_other
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
-from dexcompose_envs import env_id, hand
+from dexcompose_envs import artefacts, env_id, hand
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE, Array
+from dexcompose_envs.pieces import Pieces, UnfinishedError
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 
 SHARD_EPISODES = 128
 """Finished episodes per shard."""
+REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet")
+"""What became of an episode."""
+Row = dict[str, NDArray[np.float64]]
+"""One held state: column name -> values."""
 Progress = Callable[[int, int], None]
 """Called with (states accepted, states wanted)."""
 
@@ -88,7 +92,7 @@ def collect(
         env_kwargs: Further keyword arguments of the environment, such as `backend`, `device` or `num_threads`.
 
     Raises:
-        CollectionError: If too few episodes are accepted, or shards of another run lie there.
+        UnfinishedError: If too few episodes are accepted, or shards of another run lie there.
         OSError: If `out` can't be written.
         KeyboardInterrupt: Ctrl-C; finished episodes are saved first.
     """
@@ -119,26 +123,56 @@ def collect(
         if (done := _complete(out, settings, count)) is not None:
             return done
         with lock_folder(out.with_name(out.name + ".shards")) as folder:
-            shards = Shards(folder, settings)
+            shards = _Shards(Pieces(folder, settings, "give another output or remove it"))
             collector = _Collector(venv.unwrapped, agent, criteria)
             plan = (Episode(seed + number) for number in range(shards.episodes, max_attempts))
             _fill(shards, run_episodes(venv, collector, plan, collector), count, progress)
-            library = HeldStateLibrary.from_columns(_manifest(settings, shards, count), shards.columns(count))
-            library.save(out)
-            shards.remove()
+            _library(settings, shards, count).save(out)
+            shards.pieces.remove()
     finally:
         venv.close()
     return HeldStateLibrary.load(out)
 
 
-def _fill(shards: Shards, rollouts: Iterator[Rollout], count: int, progress: Progress | None) -> None:
+class _Shards:
+    """Finished episodes in order: what became of each, and the states of those that were accepted."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self.rows: list[Row] = []
+        self.episodes = 0
+        self.reasons: Counter[str] = Counter()
+        for number, (about, arrays) in pieces.found.items():
+            if number != self.episodes:
+                raise UnfinishedError(f"a shard starts at episode {number}, expected {self.episodes}; one is missing")
+            accepted = range(about["reasons"].count("accepted"))
+            self._take(about["reasons"], [{name: column[i] for name, column in arrays.items()} for i in accepted])
+
+    def append(self, finished: list[tuple[str, Row | None]]) -> None:
+        """Saves the next episodes, if there are any."""
+        if finished:
+            reasons, rows = [reason for reason, _ in finished], [row for _, row in finished if row is not None]
+            self.pieces.add(self.episodes, {"reasons": reasons}, _columns(rows))
+            self._take(reasons, rows)
+
+    def _take(self, reasons: list[str], rows: list[Row]) -> None:
+        self.rows += rows
+        self.episodes += len(reasons)
+        self.reasons.update(reasons)
+
+
+def _columns(rows: list[Row]) -> Row:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]} if rows else {}
+
+
+def _fill(shards: _Shards, rollouts: Iterator[Rollout], count: int, progress: Progress | None) -> None:
     """Saves episodes, in order, until enough are accepted."""
-    ready: list[Finished] = []
-    accepted = shards.accepted
+    ready: list[tuple[str, Row | None]] = []
+    accepted = len(shards.rows)
     try:
         while accepted < count and (rollout := next(rollouts, None)) is not None:
             ready.append(rollout.result)
-            accepted += rollout.result.row is not None
+            accepted += rollout.result[0] == "accepted"
             if len(ready) >= SHARD_EPISODES:
                 shards.append(ready)
                 ready = []
@@ -147,7 +181,7 @@ def _fill(shards: Shards, rollouts: Iterator[Rollout], count: int, progress: Pro
     finally:
         shards.append(ready)
     if accepted < count:
-        raise CollectionError(
+        raise UnfinishedError(
             f"only {accepted} of {shards.episodes} episodes ended in a held state, expected {count}: "
             + ", ".join(f"{shards.reasons[name]} {name}" for name in REASONS if shards.reasons[name])
         )
@@ -214,33 +248,37 @@ class _Collector(Watcher):
             self.idle(np.flatnonzero(reached))
         return over
 
-    def result(self, world: int, moment: Moment) -> Finished:
+    def result(self, world: int, moment: Moment) -> tuple[str, Row | None]:
         if self._reasons[world] != "accepted":
-            return Finished(self._reasons[world])
+            return self._reasons[world], None
         row = {name: np.array(column[world], np.float64) for name, column in self._columns.items()}
         row["reference"] = hand.denormalize(self._command[world])[hand.NUM_WRIST :]
         row["hold_target"] = self._position[world]
-        return Finished("accepted", row)
+        return "accepted", row
 
 
 def _complete(out: Path, settings: Mapping[str, Any], count: int) -> HeldStateLibrary | None:
-    """The finished library at `out`, if there is one; None where there is none or it is smaller than wanted."""
+    """The finished library at `out`; None where there is none."""
     if not out.exists():
         return None
     library = HeldStateLibrary.load(out)
-    refuse_other(library.manifest.validation.get("settings", {}), json.loads(json.dumps(dict(settings))), str(out))
+    other = artefacts.difference(library.manifest.validation.get("settings", {}), settings, "settings")
+    if other is not None:
+        raise UnfinishedError(f"{out} was collected otherwise: {other}; give another output or remove it")
     if len(library) != count:
-        raise CollectionError(f"{out} has {len(library)} held states, this run wants {count}; remove it first")
+        raise UnfinishedError(f"{out} has {len(library)} held states, this run wants {count}; remove it first")
     return library
 
 
-def _manifest(settings: Mapping[str, Any], shards: Shards, count: int) -> Manifest:
+def _library(settings: Mapping[str, Any], shards: _Shards, count: int) -> HeldStateLibrary:
+    """The first `count` accepted states."""
     validation = {
-        "settings": dict(settings),
+        "settings": settings,
         "episodes": shards.episodes,
         "outcomes": {name: shards.reasons[name] for name in REASONS},
         "acceptance_rate": round(shards.reasons["accepted"] / shards.episodes, 6),
     }
-    seeds = (int(settings["seed"]), int(settings["seed"]) + shards.episodes)
-    own = {key: str(settings[key]) for key in ("skill", "model_hash", "policy_hash")}
-    return Manifest(**own, validation=validation, seeds=seeds)
+    own = {key: settings[key] for key in ("skill", "model_hash", "policy_hash")}
+    seeds = (settings["seed"], settings["seed"] + shards.episodes)
+    manifest = Manifest(**own, validation=validation, seeds=seeds)
+    return HeldStateLibrary.from_columns(manifest, _columns(shards.rows[:count]))

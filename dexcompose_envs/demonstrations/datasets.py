@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from dexcompose_envs.registration import NAMESPACE
 _ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 METADATA_KEY = "dexcompose"
 """Entry of a dataset's metadata that says how it was made."""
+Progress = Callable[[int, int], None]
+"""`progress(so far, in all)` in episodes, called once at the start and after every episode."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,21 @@ class RecordedEpisode:
     rewards: NDArray[np.float64]
     infos: Mapping[str, NDArray[Any]]
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All arrays in one table, for a file."""
+        own = {"actions": self.actions, "rewards": self.rewards}
+        groups = {"own": own, "observations": self.observations, "infos": self.infos}
+        return {f"{group}/{key}": value for group, entries in groups.items() for key, value in entries.items()}
+
+    @classmethod
+    def from_arrays(cls, seed: int, arrays: Mapping[str, NDArray[Any]]) -> RecordedEpisode:
+        """The episode whose `arrays` these are."""
+        groups: dict[str, dict[str, Any]] = {"own": {}, "observations": {}, "infos": {}}
+        for name, value in arrays.items():
+            group, _, key = name.partition("/")
+            groups[group][key] = value
+        return cls(seed, **groups.pop("own"), **groups)
+
 
 def dataset_id_of(skill: str, source: str = "expert") -> str:
     """Id of a skill's demonstrations, for example "DexCompose/GraspBall/expert-v0"."""
@@ -57,14 +74,7 @@ def datasets_root(root: str | Path | None = None) -> Path:
 
 @contextmanager
 def minari_root(root: str | Path | None = None) -> Iterator[Path]:
-    """Lets Minari use a folder within the block; afterwards it uses what it used before.
-
-    Args:
-        root: The folder; None for Minari's own.
-
-    Yields:
-        The folder, as an absolute path.
-    """
+    """Lets Minari use a folder (None: its own) within the block, given as an absolute path."""
     before = os.environ.get(_ROOT_VARIABLE)
     folder = datasets_root(root).absolute()
     os.environ[_ROOT_VARIABLE] = str(folder)
@@ -78,15 +88,7 @@ def minari_root(root: str | Path | None = None) -> Iterator[Path]:
 
 
 def load_demonstrations(dataset_id: str, root: str | Path | None = None) -> Any:
-    """The `minari.MinariDataset` of that id.
-
-    Args:
-        dataset_id: For example "DexCompose/PushButton/expert-v0".
-        root: Folder of the datasets; None for Minari's own.
-
-    Raises:
-        FileError: If there is no such dataset in that folder.
-    """
+    """The `minari.MinariDataset` of an id such as "DexCompose/PushButton/expert-v0"; a FileError if there is none."""
     import minari
 
     with minari_root(root) as folder:
@@ -101,12 +103,10 @@ def write_dataset(
     env_spec: gym.envs.registration.EnvSpec,
     metadata: Mapping[str, Any],
     *,
-    root: str | Path | None = None,
-    algorithm_name: str,
-    description: str,
-    requirements: Sequence[str] = (),
-    force: bool = False,
-) -> Path:
+    root: Path,
+    force: bool,
+    **described: Any,
+) -> None:
     """Writes a dataset in a folder of its own, then gives it its name: readers see all of it or nothing.
 
     Args:
@@ -114,14 +114,9 @@ def write_dataset(
         episodes: What it holds.
         env_spec: The environment that the episodes were recorded in.
         metadata: JSON values that say how it was made, stored under `METADATA_KEY`.
-        root: Folder of the datasets; None for Minari's own.
-        algorithm_name: Name of the policy.
-        description: One sentence.
-        requirements: Pip requirements under which the environment behaves as it did.
+        root: Folder of the datasets.
         force: Whether an existing dataset of that id is replaced.
-
-    Returns:
-        The dataset's folder.
+        **described: Minari's own fields, such as the policy's name and a description.
 
     Raises:
         UsageError: If there is a dataset of that id and `force` is False.
@@ -129,8 +124,8 @@ def write_dataset(
     import minari
     from minari.namespace import create_namespace, list_local_namespaces
 
-    with minari_root(root) as final_root:
-        refuse_existing(dataset_id, final_root, force)
+    refuse_existing(dataset_id, root, force)
+    final_root = root.absolute()
     scratch = final_root / f".writing-{secrets.token_hex(4)}"
     scratch.mkdir(parents=True)
     try:
@@ -141,9 +136,7 @@ def write_dataset(
                 [_buffer(number, episode) for number, episode in enumerate(episodes)],
                 env=env_spec,
                 eval_env=env_spec.id,
-                algorithm_name=algorithm_name,
-                description=description,
-                requirements=list(requirements),
+                **described,
             )
             dataset.storage.update_metadata({METADATA_KEY: dict(metadata)})
         target = final_root / dataset_id
@@ -156,15 +149,10 @@ def write_dataset(
         os.replace(scratch / dataset_id, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return target
 
 
 def refuse_existing(dataset_id: str, root: Path, force: bool) -> None:
-    """Refuses an id that is taken.
-
-    Raises:
-        UsageError: If there is a dataset of that id and `force` is False.
-    """
+    """Raises a UsageError if there is a dataset of that id and `force` is False."""
     if (root / dataset_id).exists() and not force:
         raise UsageError(f"dataset {dataset_id!r} exists in {str(root)!r}; pass force=True to replace it")
 

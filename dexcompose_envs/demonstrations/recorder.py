@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from dexcompose_envs import __version__
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.checks import whole_number
-from dexcompose_envs.demonstrations.attempts import Attempts, Progress, RecordingError
 from dexcompose_envs.demonstrations.datasets import (
+    Progress,
     RecordedEpisode,
     dataset_id_of,
     datasets_root,
@@ -27,6 +29,7 @@ from dexcompose_envs.demonstrations.datasets import (
 )
 from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.observations import Array
+from dexcompose_envs.pieces import Pieces, UnfinishedError
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 from dexcompose_envs.skills import make_skill
@@ -49,7 +52,7 @@ class CallbackPolicy:
         on_reset: Callable[[int, int], None] | None = None,
         name: str = "callback",
     ) -> None:
-        """Wraps a function.
+        """Wraps `function`.
 
         Args:
             function: Observation of one world, key -> (size,), to its action (28,).
@@ -141,7 +144,7 @@ def record(
         UsageError: If the skill is unknown, a number isn't positive, the dataset exists and `force` is False, or
             another process is recording it.
         AgentError: If an action has a wrong shape or is not finite.
-        RecordingError: If too few attempts succeed, or an unfinished recording with other settings lies there.
+        UnfinishedError: If too few attempts succeed, or an unfinished recording with other settings lies there.
         OSError: If the folder can't be written.
     """
     make_skill(skill)
@@ -171,81 +174,67 @@ def record(
             "tail": tail,
         }
         with lock_folder(folder / ".recording" / dataset_id.replace("/", "_")) as unfinished:
-            attempts = Attempts(unfinished, settings, force)
+            attempts = Pieces(unfinished, settings, "force=True starts again", force)
             recorder = _Recorder(attempts, tail, episodes, progress)
-            kept = _attempt(venv, agent, attempts, seed, episodes, max_attempts, recorder)
+            kept = recorder.run(venv, agent, seed, max_attempts)
             if len(kept) < episodes:
-                raise RecordingError(
+                raise UnfinishedError(
                     f"only {len(kept)} of {max_attempts} attempts at {skill} succeeded; expected {episodes} "
                     "(finished episodes are kept for the next call)"
                 )
-            seeds = tuple(seed + number for number in kept)
-            recording = Recording(dataset_id, folder / dataset_id, episodes, kept[-1] + 1, seeds)
+            seeds = tuple(episode.seed for episode in kept)
+            recording = Recording(dataset_id, folder / dataset_id, episodes, seeds[-1] - seed + 1, seeds)
+            packages = ("mujoco", "gymnasium", "gymnasium-robotics", "numpy", "minari")
             write_dataset(
                 dataset_id,
-                [episode for number in kept if (episode := attempts.done[number]) is not None],
+                kept,
                 spec,
                 {
                     **settings,
                     "episode_seeds": list(seeds),
                     "attempts": recording.attempts,
                     "success_rate": recording.success_rate,
-                    "packages": package_versions(),
+                    "packages": {"dexcompose": __version__, **{name: version(name) for name in packages}},
                 },
                 root=folder,
-                algorithm_name=settings["policy"],
+                algorithm_name=agent.name,
                 description=f"Successful episodes of {skill}, cut {tail} control steps after success.",
-                requirements=[f"dexcompose=={version_of_envs()}"],
+                requirements=[f"dexcompose=={__version__}"],
                 force=force,
             )
             attempts.remove()
+            with suppress(OSError):  # other recordings lie beside it
+                unfinished.parent.rmdir()
     finally:
         venv.close()
     return recording
 
 
-def version_of_envs() -> str:
-    """Version of the environments."""
-    from dexcompose_envs import __version__
-
-    return __version__
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what an episode looks like."""
-    versions = {"dexcompose": version_of_envs()}
-    for name in ("mujoco", "gymnasium", "gymnasium-robotics", "numpy", "minari"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
-
-
-def _attempt(
-    venv: Any, agent: Agent, attempts: Attempts, seed: int, wanted: int, most: int, recorder: _Recorder
-) -> list[int]:
-    """Runs the attempts that have no result yet, until the first ones hold enough successes; returns their numbers."""
-    todo = (Episode(seed + number, tag=number) for number in range(most) if number not in attempts.done)
-    rollouts = run_episodes(venv, agent, todo, recorder)
-    kept: list[int] = []
-    for number in range(most):
-        while number not in attempts.done:
-            next(rollouts)
-        if attempts.done[number] is not None:
-            kept.append(number)
-        if len(kept) == wanted:
-            break
-    return kept
-
-
 class _Recorder(Watcher):
     """Writes the episodes of all worlds down, cuts them `tail` steps after success and saves them as they end."""
 
-    def __init__(self, attempts: Attempts, tail: int, wanted: int, progress: Progress | None) -> None:
+    def __init__(self, attempts: Pieces, tail: int, wanted: int, progress: Progress | None) -> None:
         self._attempts, self._tail, self._wanted, self._progress = attempts, tail, wanted, progress
+        self._done = {
+            number: RecordedEpisode.from_arrays(about["seed"], arrays) if arrays else None
+            for number, (about, arrays) in attempts.found.items()
+        }
         self._tracks: dict[int, _Track] = {}
         self._report()
+
+    def run(self, venv: Any, agent: Agent, seed: int, most: int) -> list[RecordedEpisode]:
+        """Runs the attempts that have no result yet, until the first ones hold enough successes, which it returns."""
+        todo = (Episode(seed + number, tag=number) for number in range(most) if number not in self._done)
+        rollouts = run_episodes(venv, agent, todo, self)
+        kept: list[RecordedEpisode] = []
+        for number in range(most):
+            while number not in self._done:
+                next(rollouts)
+            if (episode := self._done[number]) is not None:
+                kept.append(episode)
+            if len(kept) == self._wanted:
+                break
+        return kept
 
     def begin(self, worlds: NDArray[np.int64], moment: Moment) -> None:
         for world in worlds.tolist():
@@ -264,15 +253,17 @@ class _Recorder(Watcher):
         return over
 
     def result(self, world: int, moment: Moment) -> None:
-        episode, track = moment.episodes[world], self._tracks.pop(world)
-        assert episode is not None
+        attempt, track = moment.episodes[world], self._tracks.pop(world)
+        assert attempt is not None
         is_kept = moment.info["success"][world] and not (moment.terminated | moment.unstable)[world]
-        self._attempts.add(episode.tag, track.recorded(episode.seed) if is_kept else None)
+        episode = track.recorded(attempt.seed) if is_kept else None
+        self._attempts.add(attempt.tag, {"seed": attempt.seed}, {} if episode is None else episode.arrays())
+        self._done[attempt.tag] = episode
         self._report()
 
     def _report(self) -> None:
         if self._progress is not None:
-            successes = sum(episode is not None for episode in self._attempts.done.values())
+            successes = sum(episode is not None for episode in self._done.values())
             self._progress(min(successes, self._wanted), self._wanted)
 
 

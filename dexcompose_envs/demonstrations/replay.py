@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.checks import whole_number
-from dexcompose_envs.demonstrations.datasets import METADATA_KEY, load_demonstrations
+from dexcompose_envs.demonstrations.datasets import METADATA_KEY, Progress, load_demonstrations
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.observations import Array
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
-
-Progress = Callable[[int, int], None]
-"""`progress(finished, total)` in episodes."""
 
 
 class ReplayError(FileError):
@@ -92,10 +89,7 @@ def replay_dataset(
         **(env_kwargs or {}),
     )
     try:
-        here = {
-            "data_version": DATA_VERSION,
-            "model_hash": venv.unwrapped.model_hash,  # type: ignore[attr-defined]
-        }
+        here = {"data_version": DATA_VERSION, "model_hash": venv.unwrapped.model_hash}  # type: ignore[attr-defined]
         for key, value in here.items():
             if about.get(key) != value:
                 raise ReplayError(

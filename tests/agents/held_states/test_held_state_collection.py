@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from dexcompose_agents.held_states import collection as held_state_collection
-from dexcompose_agents.held_states.collection import CollectionError, HoldCriteria, collect
+from dexcompose_agents.held_states.collection import HoldCriteria, collect
 from dexcompose_envs import hand
-from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.pieces import UnfinishedError
 
 TERMS = {
     "joint_velocity": slice(0, 28),
@@ -169,11 +169,11 @@ def test_shards_of_another_run_are_refused(tmp_path):
     out = tmp_path / "states.npz"
     with pytest.raises(KeyboardInterrupt):
         run(out, num_envs=1, agent=FakeAgent(60))
-    with pytest.raises(CollectionError, match=r"settings\.policy_hash is 'policy'; expected 'other'"):
+    with pytest.raises(UnfinishedError, match=r"settings\.policy_hash is 'policy'; expected 'other'"):
         run(out, policy_hash="other")
     shard = next((tmp_path / "states.npz.shards").glob("*.npz"))
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(ArtefactError, match=r"states\.npz\.shards/\d+\.npz' is truncated, damaged"):
+    with pytest.raises(UnfinishedError, match=r"states\.npz\.shards/\d+\.npz' is truncated, damaged"):
         run(out)
 
 
@@ -195,15 +195,15 @@ def test_two_collections_of_one_library_are_refused(tmp_path):
 def test_a_finished_library_of_another_run_is_refused(tmp_path):
     out = tmp_path / "states.npz"
     run(out)
-    with pytest.raises(CollectionError, match=r"settings\.seed is 0; expected 1"):
+    with pytest.raises(UnfinishedError, match=r"settings\.seed is 0; expected 1"):
         run(out, seed=1)
-    with pytest.raises(CollectionError, match="has 9 held states, this run wants 10"):
+    with pytest.raises(UnfinishedError, match="has 9 held states, this run wants 10"):
         run(out, count=10)
     assert len(HeldStateLibrary.load(out)) == 9
 
 
 def test_a_policy_that_hardly_ever_succeeds_is_given_up(tmp_path):
-    with pytest.raises(CollectionError, match=r"only 3 of 8 episodes .* expected 9: 3 accepted, 1 not_reached, 1 unst"):
+    with pytest.raises(UnfinishedError, match=r"only 3 of 8 episodes .* expected 9: 3 accepted, 1 not_reached, 1 unst"):
         run(tmp_path / "states.npz", max_attempts=8, num_envs=1)
     assert not (tmp_path / "states.npz").exists()
 
@@ -220,7 +220,7 @@ def test_the_real_environment_fits(tmp_path):
             return obs["task_a"][:, :28]  # stay where you are
 
     criteria = HoldCriteria(reach_steps=5, hold_steps=5)
-    with pytest.raises(CollectionError, match=r"only 0 of 3 episodes .* 3 not_reached"):
+    with pytest.raises(UnfinishedError, match=r"only 0 of 3 episodes .* 3 not_reached"):
         collect(
             "GraspBall", Idle(), 1, out=tmp_path / "states.npz", policy_hash="idle", num_envs=2, criteria=criteria,
             max_attempts=3, env_kwargs={"num_threads": 1},

@@ -10,7 +10,6 @@ import pytest
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.demonstrations import (
     CallbackPolicy,
-    RecordingError,
     ReplayError,
     load_demonstrations,
     minari_root,
@@ -18,6 +17,7 @@ from dexcompose_envs.demonstrations import (
     replay_dataset,
 )
 from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.pieces import UnfinishedError
 from dexcompose_envs.rollouts import AgentError
 from dexcompose_envs.scene import build_scene
 from dexcompose_envs.skills import make_expert, skill_names
@@ -150,7 +150,7 @@ def test_an_interrupted_recording_goes_on_and_ends_the_same_for_any_number_of_wo
         )
     assert len(list(tmp_path.glob(".recording/*/*.npz"))) == 3
     assert not (tmp_path / DATASET).exists()
-    with pytest.raises(RecordingError, match="seed is 100; expected 7; force=True starts again"):
+    with pytest.raises(UnfinishedError, match="seed is 100; expected 7; force=True starts again"):
         record("PushButton", Flawed([]), episodes=4, seed=7, root=tmp_path, env_kwargs=FAST)
     resumed = Flawed([101, 102])
     report = record("PushButton", resumed, episodes=4, seed=100, num_envs=2, root=tmp_path, env_kwargs=FAST)
@@ -177,7 +177,7 @@ def test_an_existing_dataset_is_kept_unless_forced(recorded, tmp_path):
 
 
 def test_too_few_successes_are_an_error_that_loses_nothing(tmp_path):
-    with pytest.raises(RecordingError, match="only 1 of 3 attempts at PushButton succeeded; expected 2"):
+    with pytest.raises(UnfinishedError, match="only 1 of 3 attempts at PushButton succeeded; expected 2"):
         record("PushButton", Flawed([1, 2]), episodes=2, num_envs=2, root=tmp_path, max_attempts=3, env_kwargs=FAST)
     report = record("PushButton", Flawed([1, 2]), episodes=1, root=tmp_path, num_envs=1, env_kwargs=FAST)
     assert report.seeds == (0,)
@@ -255,12 +255,12 @@ def test_a_damaged_unfinished_recording_is_refused_by_name(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         start()
     unfinished = next((tmp_path / ".recording").iterdir())
-    attempt = unfinished / "000000.npz"
+    attempt = unfinished / "00000000.npz"
     attempt.write_bytes(attempt.read_bytes()[:200])
-    with pytest.raises(RecordingError, match=r"000000\.npz' is truncated, damaged .*; force=True starts again"):
+    with pytest.raises(UnfinishedError, match=r"00000000\.npz' is truncated, damaged .*; force=True starts again"):
         start()
     (unfinished / "settings.json").write_text("[")
-    with pytest.raises(RecordingError, match=r"settings\.json' is truncated, damaged"):
+    with pytest.raises(UnfinishedError, match=r"settings\.json' is truncated, damaged"):
         start()
     with pytest.raises(KeyboardInterrupt):  # forgets it and begins again
         start(force=True)
