@@ -13,12 +13,7 @@ from dexcompose_envs.observations import Array
 
 
 def checked_actions(actions: Any, num_worlds: int, arrays: Arrays) -> Array:
-    """Actions as a fresh (N, 28) array of the environment's library and float type.
-
-    Args:
-        actions: NumPy array, torch tensor or nested list.
-        num_worlds: N.
-        arrays: Where the environment's arrays live.
+    """Actions (array, tensor or nested list) as a fresh (N, 28) array of the environment's library and float type.
 
     Raises:
         UsageError: On a wrong shape; if nothing lies on a GPU, also on a value that is not finite.

@@ -15,11 +15,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 def whole_number(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """A Python or NumPy integer as an int; truth values and floats are none.
-
-    Raises:
-        UsageError: With the name, the value and what was expected.
-    """
+    """A Python or NumPy integer as an int, else a UsageError that says so; truth values and floats are none."""
     is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
     if not is_whole or value < least or (most is not None and value > most):
         expected = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
@@ -28,11 +24,7 @@ def whole_number(name: str, value: Any, least: int = 1, most: int | None = None)
 
 
 def real_number(name: str, value: Any, low: float, high: float) -> float:
-    """A number in [low, high] as a float.
-
-    Raises:
-        UsageError: With the name, the value and what was expected.
-    """
+    """A number in [low, high] as a float, else a UsageError that says so."""
     is_real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool | np.bool_)
     if not is_real or not math.isfinite(value) or not low <= value <= high:
         raise UsageError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
@@ -40,22 +32,14 @@ def real_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:
-    """A known name.
-
-    Raises:
-        UsageError: With the value and the names that exist.
-    """
+    """A known name, else a UsageError with the value and the names that exist."""
     if value not in known:
         raise UsageError(f"unknown {name} {value!r}; expected one of {', '.join(known)}")
     return str(value)
 
 
 def seed_or_none(seed: Any) -> int | None:
-    """A seed from 0 to 2**63 - 1, or None.
-
-    Raises:
-        UsageError: If it is neither.
-    """
+    """A seed from 0 to 2**63 - 1, or None; a UsageError if it is neither."""
     return None if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)
 
 

@@ -22,11 +22,7 @@ class OutputError(DexComposeError, OSError):
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """The path with a leading ``~`` or ``~user`` replaced by that home folder.
-
-    Raises:
-        UsageError: If there is no such user.
-    """
+    """The path with a leading ``~`` or ``~user`` replaced by that home folder; a UsageError if there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -38,13 +34,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path`, which takes its name only if the block succeeds.
 
     For writers that want a file name (safetensors, imageio); see `atomic_write` for content that is in memory.
-    The temporary name keeps the suffix of `path`. Missing parent folders are made.
-
-    Args:
-        path: Where the finished file goes; an older file there stays whole until it is replaced.
-
-    Yields:
-        The path to write to.
+    The temporary name keeps the suffix of `path`. Missing parent folders are made, and an older file stays whole until
+    it is replaced.
 
     Raises:
         OutputError: If it can't be written; nothing half-written stays behind.
@@ -66,15 +57,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes a whole file at once: it appears complete under its name, or not at all.
-
-    Args:
-        path: Where the file goes; an older file there stays whole until it is replaced. Missing parents are made.
-        content: Bytes, or text, which is written as UTF-8 with its line ends as they are.
-
-    Raises:
-        OutputError: If it can't be written; nothing half-written stays behind.
-    """
+    """Writes bytes, or text as UTF-8 with its line ends as they are, at once; see `atomic_path`."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
@@ -82,15 +65,7 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 def check_writable_dir(path: str | os.PathLike[str]) -> Path:
-    """Makes a folder where it is missing and proves that files can be written to it.
-
-    Call it before hours of work whose results are to go there.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        The folder.
+    """Makes a folder where it is missing and proves that files can be written to it, before hours of work.
 
     Raises:
         OutputError: If the folder can't be made or written, with the system's reason.
@@ -111,12 +86,6 @@ def lock_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Makes a folder where it is missing and keeps other processes from writing to it during the block.
 
     A process may lock the same folder again further in. The lock goes with the process, also when it crashes.
-
-    Args:
-        path: The folder.
-
-    Yields:
-        The folder.
 
     Raises:
         UsageError: If another process is writing to it.

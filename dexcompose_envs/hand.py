@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.checks import one_of
 
 FINGERS = ("FF", "MF", "RF", "LF", "TH")
 FINGER_JOINTS: dict[str, tuple[str, ...]] = {
@@ -75,20 +75,8 @@ FINGERTIP_OFFSET = {"FF": 0.026, "MF": 0.026, "RF": 0.026, "LF": 0.026, "TH": 0.
 
 
 def finger_slice(finger: str) -> slice:
-    """Indices of one finger's joints in the 28-vector.
-
-    Args:
-        finger: One of `FINGERS`.
-
-    Returns:
-        A slice into arrays whose last axis is ordered as `ACTION_NAMES`.
-
-    Raises:
-        UsageError: If the finger is unknown.
-    """
-    if finger not in FINGER_JOINTS:
-        raise UsageError(f"unknown finger {finger!r}; expected one of {', '.join(FINGERS)}")
-    joints = FINGER_JOINTS[finger]
+    """Indices of one finger's joints in the 28-vector, ordered as `ACTION_NAMES`; a UsageError on an unknown finger."""
+    joints = FINGER_JOINTS[one_of("finger", finger, FINGERS)]
     start = ACTION_NAMES.index(joints[0])
     return slice(start, start + len(joints))
 
@@ -121,13 +109,7 @@ def palm_rotation(euler: ArrayLike) -> NDArray[np.float64]:
 
 
 def wrist_placing(point: ArrayLike, palm_point: ArrayLike, euler: ArrayLike) -> NDArray[np.float64]:
-    """Wrist position (..., 3) that brings a point of the palm frame to a point of the world.
-
-    Args:
-        point: World position (..., 3), m.
-        palm_point: The same point in the palm body's frame (..., 3), m.
-        euler: Wrist Euler angles (..., 3), rad.
-    """
+    """Wrist position (..., 3) that brings a point of the palm body's frame to one of the world, both (..., 3), m."""
     offset = palm_rotation(euler) @ np.asarray(palm_point, np.float64)[..., None]
     return np.asarray(point, np.float64) - offset[..., 0]
 
@@ -185,9 +167,7 @@ def _hand_xml() -> str:
 def make_spec(*, friction: float = 0.6, torsional: float = 0.01) -> mujoco.MjSpec:
     """A model specification that holds the hand alone: wrist chain, sites and the 28 position actuators.
 
-    Args:
-        friction: Sliding friction of the hand's surfaces.
-        torsional: Torsional friction of the hand's surfaces, m.
+    `friction` and `torsional` (m) are the sliding and the torsional friction of its surfaces.
     """
     spec = mujoco.MjSpec.from_string(_hand_xml())
     for body in spec.bodies:

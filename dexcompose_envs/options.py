@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from dexcompose_envs.checks import real_number, whole_number
+from dexcompose_envs.checks import one_of, real_number, whole_number
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.skills.chain import Chain
@@ -41,16 +41,9 @@ class CoreConfig:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> CoreConfig:
-        """Options by name.
-
-        Raises:
-            UsageError: If there is no such option.
-        """
+        """Options by name; a UsageError if there is no such option."""
         known = [item.name for item in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise UsageError(f"unknown option {name!r} of an environment; expected one of {', '.join(known)}")
-        return cls(**options)
+        return cls(**{one_of("environment option", name, known): value for name, value in options.items()})
 
     def __post_init__(self) -> None:
         """Refuses what no environment can do; names and files are looked at where they are used."""
@@ -63,11 +56,7 @@ class CoreConfig:
             whole_number("num_threads", self.num_threads)
 
     def chain(self) -> Chain:
-        """The skills.
-
-        Raises:
-            UsageError: If one is unknown, or they don't make a chain.
-        """
+        """The skills; a UsageError if one is unknown, or they don't make a chain."""
         return Chain.of(self.retention, self.interactions)
 
     def start_of(self, chain: Chain) -> str:

@@ -49,11 +49,7 @@ class FingerMask:
 
     @classmethod
     def parse(cls, text: str | FingerMask) -> FingerMask:
-        """Reads a mask such as `"TH+RF+LF"`: preserved fingers in any order and case. A `FingerMask` is returned as is.
-
-        Raises:
-            UsageError: If a finger is unknown or named twice, or if the text is empty.
-        """
+        """Reads a mask such as `"TH+RF+LF"`: preserved fingers in any order and case; a `FingerMask` stays as it is."""
         if isinstance(text, FingerMask):
             return text
         if not isinstance(text, str):
@@ -62,11 +58,7 @@ class FingerMask:
 
     @classmethod
     def from_bits(cls, bits: ArrayLike) -> FingerMask:
-        """Makes a mask from 5 booleans in `FINGERS` order (FF, MF, RF, LF, TH), true = preserved.
-
-        Raises:
-            UsageError: If there aren't 5 values of 0 or 1, or if none is 1.
-        """
+        """Makes a mask from 5 booleans in `FINGERS` order (FF, MF, RF, LF, TH), true = preserved."""
         values = np.asarray(bits)
         if values.shape != (len(FINGERS),) or not np.isin(values, (0, 1)).all():
             raise UsageError(

@@ -28,11 +28,7 @@ class StateTag:
         return self._arrays.of(np.tile(self._numbers, (num_worlds, 1)))
 
     def checked(self, state: Any, shape: tuple[int, ...]) -> Array:
-        """A state (M, S) as an array of the environment's library.
-
-        Raises:
-            UsageError: If it has another shape, isn't finite, or belongs to another environment.
-        """
+        """A state (M, S) in the environment's library; a UsageError on a wrong shape, foreign or infinite numbers."""
         if tuple(np.shape(state)) != shape:
             raise UsageError(f"state has shape {tuple(np.shape(state))}; expected {shape}, as get_state gives it")
         array = self._arrays.of(state)

@@ -47,7 +47,7 @@ class RecordedEpisode:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays in one table, for a file."""
         own = {"actions": self.actions, "rewards": self.rewards}
-        groups = {"own": own, "observations": self.observations, "infos": self.infos}
+        groups: dict[str, Mapping[str, Any]] = {"own": own, "observations": self.observations, "infos": self.infos}
         return {f"{group}/{key}": value for group, entries in groups.items() for key, value in entries.items()}
 
     @classmethod
@@ -57,7 +57,7 @@ class RecordedEpisode:
         for name, value in arrays.items():
             group, _, key = name.partition("/")
             groups[group][key] = value
-        return cls(seed, **groups.pop("own"), **groups)
+        return cls(seed, groups["observations"], infos=groups["infos"], **groups["own"])
 
 
 def dataset_id_of(skill: str, source: str = "expert") -> str:

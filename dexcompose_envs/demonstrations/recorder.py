@@ -52,13 +52,7 @@ class CallbackPolicy:
         on_reset: Callable[[int, int], None] | None = None,
         name: str = "callback",
     ) -> None:
-        """Wraps `function`.
-
-        Args:
-            function: Observation of one world, key -> (size,), to its action (28,).
-            on_reset: Called with world and episode seed at the start of every episode.
-            name: Who demonstrates, for the dataset.
-        """
+        """Wraps a function; `on_reset` is called with world and seed of every episode, `name` is for the dataset."""
         self.name = name
         self._function = function
         self._on_reset = on_reset
@@ -80,15 +74,7 @@ class CallbackPolicy:
 
 @dataclass(frozen=True)
 class Recording:
-    """What a recording came to.
-
-    Attributes:
-        dataset_id: Id of the dataset.
-        path: Its folder.
-        episodes: Successful episodes kept.
-        attempts: Episodes run until the last one kept.
-        seeds: Seed of each kept episode.
-    """
+    """What a recording came to: its dataset, the episodes kept with their seeds, and the attempts that they took."""
 
     dataset_id: str
     path: Path

@@ -32,7 +32,7 @@ class ReplayReport:
 
     Attributes:
         episodes: Episodes replayed.
-        failed: Numbers of the episodes that did not end in success.
+        failed: Numbers of those that did not end in success.
         largest_deviation: Largest difference between a recorded and a replayed observation; 0 on the machine and with
             the package versions that recorded.
     """

@@ -34,12 +34,7 @@ def sample(rng: np.random.Generator, scale: float) -> NDArray[np.float64]:
 
 
 def offset(parameters: Array, elapsed: Array) -> Array:
-    """Shift of the wrist targets (N, 6), m and rad, in the array library of the arguments.
-
-    Args:
-        parameters: From `sample`, (N, *SHAPE).
-        elapsed: Control steps since the episode's start (N,).
-    """
+    """Shift of the wrist targets (N, 6), m and rad, from `sample`'s parameters (N, *SHAPE) and elapsed steps (N,)."""
     xp = array_namespace(parameters)
     frequency, phase, amplitude = parameters[..., 0], parameters[..., 1], parameters[..., 2]
     time = CONTROL_STEP * elapsed[:, None, None]

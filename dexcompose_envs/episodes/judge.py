@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 
 from dexcompose_envs.arrays import Arrays, fresh
@@ -13,19 +13,12 @@ from dexcompose_envs.skills.chain import Chain
 
 @dataclass
 class Step:
-    """Result of one control step for N worlds; all arrays are fresh.
-
-    Attributes:
-        reward: (N,), in the environment's float type.
-        terminated: (N,) bool.
-        truncated: (N,) bool.
-        info: Name -> (N,) array.
-    """
+    """Result of one control step: reward in the environment's float type, flags and infos, each (N,) and fresh."""
 
     reward: Array
     terminated: Array
     truncated: Array
-    info: dict[str, Array] = field(default_factory=dict)
+    info: dict[str, Array]
 
 
 class Judge:
@@ -40,25 +33,12 @@ class Judge:
     A stage must be done within the task's time, else the episode counts as failed, whatever limit it is cut off at;
     settling is given its time beyond that. A world that diverges is truncated: nothing is known of it, and nothing is
     paid.
-
-    Args:
-        chain: The skills.
-        num_worlds: Number of worlds N.
-        max_episode_steps: Control steps after which an episode is truncated.
-        terminate_on_success: Whether success ends the episode.
-        arrays: Where the environment's arrays live.
     """
 
     def __init__(
-        self,
-        chain: Chain,
-        num_worlds: int,
-        max_episode_steps: int,
-        terminate_on_success: bool,
-        arrays: Arrays,
+        self, chain: Chain, num_worlds: int, max_episode_steps: int, terminate_on_success: bool, arrays: Arrays
     ) -> None:
-        self._chain, self._task_steps = chain, task_steps(chain)
-        self.max_episode_steps = max_episode_steps
+        self._chain, self._task_steps, self.max_episode_steps = chain, task_steps(chain), max_episode_steps
         self._terminate_on_success = terminate_on_success
         self._settle_steps = phases.SETTLE_STEPS if chain.is_composite else 0
         self._arrays, self._xp = arrays, arrays.xp
@@ -111,14 +91,7 @@ class Judge:
         return self._xp.astype(elapsed >= phases.HOLD_STEPS, whole) + (elapsed >= phases.INTERACT_FROM)
 
     def judge(self, snapshot: Snapshot, elapsed: Array, is_held_start: Array, diverged: Array) -> Step:
-        """Judges the control step just made.
-
-        Args:
-            snapshot: The worlds after the step.
-            elapsed: Control steps since each episode's start (N,), this one included.
-            is_held_start: Whether the episode started with the object in hand (N,).
-            diverged: Worlds whose simulation broke down in this step (N,).
-        """
+        """Judges the control step just made, `elapsed` (N,) counting it; `diverged` worlds broke down in it."""
         xp, where = self._xp, self._xp.where
         phase = self.phase(elapsed - 1)  # of the action just executed, not of the next one
         lost_in = where((self._stage > 0) & (phase == 0), phases.LOST_DROP, phases.LOST_INIT + phase)

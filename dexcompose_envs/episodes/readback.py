@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 
 
 class LaggedReader:
-    """A line of copies on their way to the host.
-
-    Args:
-        lag: Copies that may be under way; 0 hands every copy over at once. On a GPU the host then runs at most this
-            many steps ahead.
-    """
+    """A line of copies on their way to the host, which runs at most `lag` of them ahead; 0: each comes at once."""
 
     def __init__(self, lag: int) -> None:
         self.lag = lag

@@ -28,14 +28,7 @@ DrawRows = Callable[[Sequence[np.random.Generator]], NDArray[np.float64]]
 
 
 class Restarts:
-    """Hands out starts by mask and keeps the host informed; does nothing on NumPy, where the host is there anyway.
-
-    Args:
-        arrays: Where the environment's arrays live.
-        draw: Draws rows from generators.
-        rngs: The worlds' generators, N.
-        width: Numbers per row.
-    """
+    """Hands out starts by mask and keeps the host informed; does nothing on NumPy, where the host is there anyway."""
 
     def __init__(self, arrays: Arrays, draw: DrawRows, rngs: Sequence[np.random.Generator], width: int) -> None:
         self._arrays = arrays

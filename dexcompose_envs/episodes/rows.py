@@ -31,10 +31,6 @@ class FirstStates:
         columns: Part name -> columns of a row.
         shapes: Part name -> shape of one world's part.
         width: Numbers per row.
-
-    Args:
-        scene: The compiled scene.
-        threads: CPU threads for forward passes.
     """
 
     def __init__(self, scene: Scene, threads: int) -> None:

@@ -48,17 +48,7 @@ class Starts:
 
 
 class StartSampler:
-    """Draws first states.
-
-    Args:
-        scene: The compiled scene.
-        shake: Scale of the base shake.
-        held_split: Part of the held-state library that starts are drawn from.
-        held_states: Library, path or None for the shipped one; loaded when first needed.
-
-    Raises:
-        UsageError: On an unknown split.
-    """
+    """Draws first states; see `CoreConfig` for the options. The library is loaded when first needed."""
 
     def __init__(
         self, scene: Scene, shake: float, held_split: str, held_states: HeldStateLibrary | str | Path | None
@@ -99,16 +89,7 @@ class StartSampler:
     def draw(
         self, rngs: Sequence[np.random.Generator], start: str, held_index: NDArray[np.int64] | None = None
     ) -> Starts:
-        """Draws one first state from each of M generators.
-
-        Args:
-            rngs: The worlds' generators.
-            start: "held" or "scratch".
-            held_index: Rows (M,) of the held-state library; None: drawn at random.
-
-        Raises:
-            ArtefactError: If the library is missing or doesn't fit this environment.
-        """
+        """Draws one first state from each of M generators; `held_index` (M,) says which held states to start from."""
         count, chain, model = len(rngs), self._chain, self._model
         qpos, qvel = np.tile(model.qpos0, (count, 1)), np.zeros((count, model.nv))
         targets, hold_target = np.zeros((count, hand.NUM_ACTIONS)), np.zeros((count, 3))

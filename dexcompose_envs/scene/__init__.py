@@ -6,9 +6,5 @@ __all__ = ["Scene", "build_scene", "model_hash_of"]
 
 
 def model_hash_of(name: str) -> str:
-    """Hash of the physics model of a skill or a chain of skills, such as "PushButton" or "GraspBall-PushButton".
-
-    Raises:
-        UsageError: If it is unknown.
-    """
+    """Hash of the physics model of a skill or a chain of skills, such as "PushButton" or "GraspBall-PushButton"."""
     return build_scene(*name.split("-")).model_hash

@@ -11,13 +11,7 @@ from dexcompose_envs import hand
 from dexcompose_envs.scene.arena import add_arena
 from dexcompose_envs.scene.model_hash import model_hash
 from dexcompose_envs.scene.rendering import LARGEST
-from dexcompose_envs.scene.sensors import (
-    OBJECT,
-    SensorTable,
-    add_hand_sensors,
-    add_object_sensors,
-    add_skill_sensors,
-)
+from dexcompose_envs.scene.sensors import OBJECT, SensorTable, add_hand_sensors, add_object_sensors, add_skill_sensors
 from dexcompose_envs.skills import make_skill
 from dexcompose_envs.skills.base import Skill, Things
 from dexcompose_envs.skills.chain import Chain
@@ -43,13 +37,10 @@ class Scene:
 
 @cache
 def build_scene(*names: str | None) -> Scene:
-    """Builds and compiles the scene of some skills; built once per process and shared.
+    """Builds and compiles the scene of some skills, once per process.
 
     Args:
         *names: A retention skill, interaction skills, or both in this order; None stands for no skill.
-
-    Raises:
-        UsageError: If a skill is unknown, or they don't make a chain.
     """
     skills = [make_skill(name) for name in names if name is not None]
     retention = next((skill.name for skill in skills[:1] if skill.kind == "retention"), None)

@@ -16,19 +16,6 @@ from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import interaction, retention
 from dexcompose_envs.skills.base import InteractionSkill, RetentionSkill, Skill
 
-__all__ = [
-    "composite_name",
-    "make_expert",
-    "make_interaction",
-    "make_retention",
-    "make_skill",
-    "pair_names",
-    "parse_chain",
-    "parse_pair",
-    "register_skill",
-    "skill_names",
-]
-
 KINDS = ("retention", "interaction")
 
 
@@ -44,10 +31,7 @@ _SKILLS: dict[str, type[Skill]] = {skill.name: skill for skill in _shipped()}
 
 
 def register_skill(skill: type[Skill]) -> None:
-    """Adds a skill and the Gymnasium ids of the skill and all its pairs.
-
-    Args:
-        skill: A concrete `RetentionSkill` or `InteractionSkill`.
+    """Adds a concrete `RetentionSkill` or `InteractionSkill`, and the Gymnasium ids of the skill and all its pairs.
 
     Raises:
         UsageError: If there is a skill of that name, or the name doesn't fit into an id.
@@ -63,11 +47,7 @@ def register_skill(skill: type[Skill]) -> None:
 
 
 def skill_names(kind: str | None = None) -> tuple[str, ...]:
-    """Names of all skills, retention skills first.
-
-    Args:
-        kind: "retention" or "interaction" for those alone.
-    """
+    """Names of all skills, retention skills first, or of one kind: "retention" or "interaction"."""
     return tuple(
         name for wanted in KINDS for name, skill in _SKILLS.items() if skill.kind == wanted and kind in (None, wanted)
     )
@@ -120,23 +100,13 @@ def parse_chain(name: str) -> tuple[str | None, tuple[str, ...]]:
 
 
 def parse_pair(pair: str) -> tuple[str, str]:
-    """Splits "GraspBall-PushButton" into its two skills.
-
-    Raises:
-        UsageError: If that is no pair.
-    """
-    if pair not in pair_names():
-        raise UsageError(f"unknown pair {pair!r}; expected one of {', '.join(pair_names())}")
-    a, b = pair.split("-")
+    """Splits "GraspBall-PushButton" into its two skills; a UsageError if that is no pair."""
+    a, b = one_of("pair", pair, pair_names()).split("-")
     return a, b
 
 
 def composite_name(name: str) -> str:
-    """The name of a pair or a longer chain, as it came.
-
-    Raises:
-        UsageError: If it is none: a retention skill and at least one interaction skill.
-    """
+    """The name of a pair or a longer chain, as it came; a UsageError if it is none."""
     try:
         retention, interactions = parse_chain(name)
     except UsageError:

@@ -34,11 +34,7 @@ class Chain:
 
     @classmethod
     def of(cls, retention: str | None, interactions: Sequence[str]) -> Chain:
-        """The chain of skills with these names.
-
-        Raises:
-            UsageError: If there is none, too many, or an unknown one.
-        """
+        """The chain of skills with these names; a UsageError if there is none, too many, or an unknown one."""
         if retention is None and len(interactions) != 1:
             raise UsageError(
                 f"got the interaction skills {list(interactions)} without a retention skill; expected a retention "

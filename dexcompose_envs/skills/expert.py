@@ -33,14 +33,7 @@ class Expert(ABC):
     def reset(
         self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: Iterable[int], seeds: Iterable[int]
     ) -> None:
-        """Plans new episodes.
-
-        Args:
-            obs: First observations of all worlds, key -> (N, size).
-            info: Info of the reset; not read.
-            env_ids: Worlds that begin an episode.
-            seeds: Seed of each of those episodes' variety.
-        """
+        """Plans new episodes; their seeds decide their variety."""
         if len(self._plans) != len(obs[self.key]):
             self._plans = [np.zeros((1, hand.NUM_ACTIONS))] * len(obs[self.key])
             self._steps = np.zeros(len(self._plans), np.int64)
@@ -65,13 +58,7 @@ class Expert(ABC):
     def waypoints(
         self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]], rng: np.random.Generator
     ) -> list[Waypoint]:
-        """The episode's way-points.
-
-        Args:
-            start: The hand at the start (28,), m and rad.
-            seen: The skill's observation at the start by term.
-            rng: Source of all variety.
-        """
+        """The episode's way-points, from hand (28,), m and rad, and the skill's observation by term at the start."""
 
 
 class Pace:

@@ -31,12 +31,7 @@ def minimum_jerk(phase: ArrayLike) -> NDArray[np.float64]:
 
 
 def through(start: NDArray[np.float64], waypoints: Sequence[Waypoint]) -> NDArray[np.float64]:
-    """Targets (sum of steps, 28) that pass through all way-points.
-
-    Args:
-        start: Pose (28,) before the first step.
-        waypoints: Poses to reach, in order.
-    """
+    """Targets (sum of steps, 28) from a pose (28,) through all way-points."""
     parts = []
     pose = np.asarray(start, np.float64)
     for waypoint in waypoints:

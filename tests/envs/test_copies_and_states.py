@@ -113,7 +113,7 @@ def test_states_of_another_environment_and_garbage_are_refused_and_change_nothin
         (PAIR, {"base_shake": "a"}, "base_shake is 'a'; expected a number from 0 to 5"),
         (PAIR, {"num_threads": 1.0}, "num_threads is 1.0; expected a whole number"),
         (PAIR, {"terminate_on_success": "no"}, "terminate_on_success is 'no'; expected True or False"),
-        (PAIR, {"shake": 1}, "unknown option 'shake' of an environment; expected one of"),
+        (PAIR, {"shake": 1}, "unknown environment option 'shake'; expected one of"),
         (PAIR, {"held_split": None}, "unknown held_split None; expected one of"),
     ],
 )
