@@ -117,6 +117,18 @@ def test_residual_b_task_on_a_device_equals_that_on_numpy(tensor_backend):
     assert results[1][1] == [], "nothing is read back in a control step"
 
 
+def test_residual_b_task_runs_on_warp():
+    pytest.importorskip("mujoco_warp")
+    actions, results = torch.zeros(4, 2, 28), []
+    for backend in ("mujoco", "warp"):
+        stabiliser = StabiliserPolicy(network(1, FEATURE_SIZE, 22, 0.05), bound=0.05, masks=[MASK], skill="GraspBall")
+        config = residual_b_preset("test", backend=backend)
+        task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), stabiliser, config, max_episode_steps=60)
+        results.append(_rolled(task, actions)[0])
+    for native, warp in zip(*results, strict=True):
+        torch.testing.assert_close(warp.float(), native.float(), rtol=1e-2, atol=2e-2)
+
+
 def test_training_pauses_and_goes_on(tmp_path, tensor_backend):
     config = stabiliser_preset("test", backend="warp")
     with pytest.raises(TrainingPaused, match="0 of 2 iterations"):

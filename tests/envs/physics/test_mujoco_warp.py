@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
+from itertools import count
 
 import gymnasium as gym
 import mujoco
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from dexcompose_envs import OUTCOMES, env_id
 from dexcompose_envs.arrays import to_numpy
+from dexcompose_envs.errors import StepError
 from dexcompose_envs.physics import BackendError, ContactOverflowError, make_engine
 from dexcompose_envs.physics import mujoco_warp as engine_module
 from dexcompose_envs.physics.contact_capacity import ContactCapacity, measure_capacity
@@ -183,6 +185,32 @@ def test_set_state_of_get_state_is_the_identity_and_continues_the_same(worlds, s
     for key in first:
         torch.testing.assert_close(first[key], again[key], rtol=0, atol=0)
     assert (reward == reward_again).all()
+
+
+def test_ctrl_c_between_physics_steps_wants_a_reset(worlds, monkeypatch):
+    venv = worlds(3)
+    obs, _ = venv.reset(seed=4)
+    action = stay(venv, obs)
+    expected, *_ = venv.step(action)
+    venv.reset(seed=4)
+    engine, calls = venv.core.engine, count()
+    step = engine._mjw.step
+
+    def interrupted(*args):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._mjw, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            venv.step(action)
+    with pytest.raises(StepError, match="expected a reset first"):
+        venv.step(action)
+    venv.reset(seed=4)
+    again, *_ = venv.step(action)
+    for key in expected:
+        torch.testing.assert_close(again[key], expected[key], rtol=0, atol=0)
 
 
 def test_a_world_that_diverges_is_restarted_and_counted_and_the_others_go_on(held_library):

@@ -183,5 +183,13 @@ def test_wrong_pictures_are_refused(picture, message):
         OffscreenRenderer(build_scene("GraspBall").model, *picture)
 
 
+@pytest.mark.parametrize("make_env", [gym.make, gym.make_vec])
+def test_environments_refuse_wrong_pictures_at_once(make_env):
+    with pytest.raises(UsageError, match="unknown camera 'side'"):
+        make_env(BALL, camera="side")
+    with pytest.raises(UsageError, match="width is 0"):
+        make_env(BALL, render_mode="rgb_array", width=0)
+
+
 def test_numpy_integers_are_sizes():
     assert check_picture("hand", np.int32(1280), np.uint16(960)) == ("hand", 1280, 960)
