@@ -11,10 +11,8 @@ where rays meet the object, so any shape will do. The score says how well the sk
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +23,6 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.files import atomic_write
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.skills import make_retention
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert
@@ -307,15 +304,8 @@ class GraspSearch:
 
 
 def as_python(grasp: Grasp) -> str:
-    """The grasp as a skill file holds it."""
-    parts = []
-    for name, value in asdict(grasp).items():
-        rows = [value]
-        if len(value) == hand.NUM_FINGER_JOINTS:
-            first = hand.NUM_WRIST
-            rows = [value[hand.finger_slice(f).start - first : hand.finger_slice(f).stop - first] for f in hand.FINGERS]
-        text = ",\n         ".join(", ".join(f"{x:.4g}" for x in np.round(row, 4) + 0.0) for row in rows)
-        parts.append(f"    {name}=np.array([{text}]),")
+    """The grasp as a skill file holds it, but for the line breaks."""
+    parts = [f"    {name}=np.array({(np.round(value, 4) + 0.0).tolist()})," for name, value in asdict(grasp).items()]
     return "\n".join(["GRASP = Grasp(", *parts, ")"])
 
 
@@ -328,15 +318,11 @@ def main(arguments: Sequence[str] | None = None) -> Found:
     parser.add_argument("--population", type=int, default=18, help="candidates per generation")
     parser.add_argument("--trials", type=int, default=2, help="lifts per candidate")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all")
-    parser.add_argument("--out", type=Path, help="a JSON file for the numbers")
     given = parser.parse_args(arguments)
     search = GraspSearch(given.skill, given.seed, given.population, given.trials, num_threads=given.threads)
     found = search.run(given.generations, lambda line: print(line, flush=True))
     search.close()
     print(f"found, on fresh seeds: {found}", as_python(found.grasp), sep="\n")
-    if given.out is not None:
-        numbers = {name: np.round(value, 4).tolist() for name, value in asdict(found.grasp).items()}
-        atomic_write(given.out, json.dumps({"skill": given.skill, "grasp": numbers, "parts": found.parts}, indent=2))
     return found
 
 
