@@ -40,13 +40,8 @@ class BatchedCore:
         layout: Observation key -> term -> columns.
     """
 
-    def __init__(self, config: CoreConfig, num_worlds: int, max_episode_steps: int | None = None) -> None:
+    def __init__(self, config: CoreConfig, num_worlds: int) -> None:
         """Builds scene and engine.
-
-        Args:
-            config: What environment this is.
-            num_worlds: Number of worlds N.
-            max_episode_steps: Control steps after which an episode is truncated; None: the registered number.
 
         Raises:
             UsageError: On an unknown skill, start, split or backend, or a number that is none.
@@ -54,9 +49,6 @@ class BatchedCore:
         """
         self.num_worlds = n = whole_number("num_envs", num_worlds)
         self.config, self.chain = config, config.chain()
-        if max_episode_steps is None:
-            max_episode_steps = longest_episode(self.chain)
-        self.max_episode_steps = whole_number("max_episode_steps", max_episode_steps)
         self.start = config.start_of(self.chain)
         self.scene = build_scene(config.retention, *config.interactions)
         self.sampler = StartSampler(self.scene, config.shake_of(self.chain), config.held_split, config.held_states)
@@ -81,7 +73,8 @@ class BatchedCore:
             place: self.arrays.of(offset)
             for place, offset in zip(self.chain.interaction_places, self.chain.offsets, strict=True)
         }
-        self.judge = Judge(self.chain, n, self.max_episode_steps, config.terminate_on_success, self.arrays)
+        longest = config.max_episode_steps or longest_episode(self.chain)
+        self.judge = Judge(self.chain, n, longest, config.terminate_on_success, self.arrays)
         self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
 
     @property
@@ -116,10 +109,6 @@ class BatchedCore:
             seeds: Seeds of their generators (M,); None, as a whole or for a world, leaves the generator as it is.
             start: "held" or "scratch"; None: the environment's own.
             held_index: Rows (M,) of the held-state library to start from; None: drawn at random.
-
-        Raises:
-            UsageError: On an unknown start, or rows of the library where nothing is held.
-            ArtefactError: If the held-state library is missing or doesn't fit this environment.
         """
         self.sampler.check(start or self.start, held_index)
         if held_index is not None:

@@ -49,33 +49,14 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": RENDER_FPS}  # noqa: RUF012 (Gymnasium's own protocol)
 
-    def __init__(
-        self,
-        *,
-        render_mode: str | None = None,
-        camera: str = "overview",
-        width: int = 640,
-        height: int = 480,
-        **options: Any,
-    ) -> None:
-        """Builds the environment.
-
-        Args:
-            render_mode: None or "rgb_array".
-            camera: "overview", "hand" or "fixture".
-            width: Picture width, pixels.
-            height: Picture height, pixels.
-            **options: Fields of `CoreConfig`.
-
-        Raises:
-            UsageError: On an unknown name or a number that is none.
-        """
+    def __init__(self, **options: Any) -> None:
+        """Builds the environment from fields of `CoreConfig`; a UsageError on an unknown name or a wrong value."""
         config = CoreConfig.of({"num_threads": 1, **options})
         if config.backend != "mujoco":
             raise UsageError(
                 f"backend is {config.backend!r}; a single environment expected 'mujoco' (others: gym.make_vec)"
             )
-        self._open(config, 1, None, render_mode, camera, width, height)
+        self._open(config, 1)
         self._is_restored = False
         self.observation_space = observation_space(self.layout)
         self.action_space = action_space()

@@ -18,7 +18,7 @@ from dexcompose_envs.errors import DexComposeError, StepError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.scene import Scene
-from dexcompose_envs.scene.rendering import OffscreenRenderer, check_picture
+from dexcompose_envs.scene.rendering import OffscreenRenderer
 from dexcompose_envs.timing import CONTROL_STEP
 
 RENDER_FPS = round(1 / CONTROL_STEP)
@@ -81,23 +81,13 @@ class Face:
     _is_reset: bool
     _renderer: OffscreenRenderer | None
 
-    def _open(
-        self,
-        config: CoreConfig,
-        num_worlds: int,
-        max_episode_steps: int | None,
-        render_mode: str | None,
-        camera: str,
-        width: int,
-        height: int,
-    ) -> None:
-        if render_mode is not None:
-            one_of("render_mode", render_mode, self.metadata["render_modes"])
-        self._picture = check_picture(camera, width, height)
-        self._built_from = (config, num_worlds, max_episode_steps)
-        self.core = BatchedCore(config, num_worlds, max_episode_steps)
+    def _open(self, config: CoreConfig, num_worlds: int) -> None:
+        if config.render_mode is not None:
+            one_of("render_mode", config.render_mode, self.metadata["render_modes"])
+        self._built_from = (config, num_worlds)
+        self.core = BatchedCore(config, num_worlds)
         self.layout = self.core.layout
-        self.render_mode = render_mode
+        self.render_mode = config.render_mode
         self._renderer = None
         self._is_reset = False
 
@@ -142,11 +132,6 @@ class Face:
         """The held states that episodes start from."""
         return self.core.library
 
-    @property
-    def control_period(self) -> float:
-        """Simulated time of a control step, s."""
-        return CONTROL_STEP
-
     def held_columns(self) -> dict[str, NDArray[np.float64]]:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""
         return self.core.held_columns()
@@ -171,7 +156,8 @@ class Face:
 
     def _draw(self, world: int) -> NDArray[np.uint8]:
         if self._renderer is None:
-            self._renderer = OffscreenRenderer(self.core.scene.model, *self._picture)
+            config = self.core.config
+            self._renderer = OffscreenRenderer(self.scene.model, config.camera, config.width, config.height)
         return self._renderer.render(self.core.engine, world)
 
     def close(self) -> None:

@@ -122,11 +122,9 @@ LENGTH_SCALE, VELOCITY_SCALE, FORCE_SCALE = 10.0, 0.1, 0.1
 """What metres, angular and joint velocities, and newtons are multiplied by in the context, to be of order one."""
 
 JOINT_POSITION = Term(
-    "joint_position",
-    hand.NUM_ACTIONS,
-    "wrist and finger joint positions, joint range scaled to [-1, 1]",
+    "joint_position", 28, "wrist and finger joint positions, joint range scaled to [-1, 1]",
     lambda s: 2 * (s.sensors["joint_position"] - s.offset - s.joint_low) / s.joint_span - 1,
-)
+)  # fmt: skip
 
 HAND_CONTEXT = (
     Term(
@@ -147,9 +145,7 @@ OBJECT_CONTEXT = (
         lambda s: LENGTH_SCALE * s.sensors["object_position"],
     ),
     Term(
-        "object_rotation",
-        6,
-        "first two columns of the object's rotation in the palm frame",
+        "object_rotation", 6, "first two columns of the object's rotation in the palm frame",
         lambda s: matrix6_from_quaternion(s.sensors["object_quaternion"]),
     ),
     Term("object_linear_velocity", 3, "relative to the palm, m/s", lambda s: s.sensors["object_linear_velocity"]),
@@ -178,8 +174,6 @@ FIXTURE_CONTEXT = (
         lambda s: FORCE_SCALE * finger_forces(s.contact),
     ),
 )  # fmt: skip
-
-
 STAGE = Term(
     "stage", 1, "index of the interaction in turn, from 0; where there are several", lambda s: s.stage[:, None]
 )
@@ -201,40 +195,25 @@ def layout_of(terms: Sequence[Term]) -> dict[str, slice]:
     return layout
 
 
-def split(observation: Array, layout: Mapping[str, slice]) -> dict[str, Array]:
-    """Views of one observation array (..., size) by term name."""
-    return {name: observation[..., columns] for name, columns in layout.items()}
-
-
 def compute(terms: Sequence[tuple[str, Term]], views: Mapping[str, Snapshot]) -> Array:
-    """Concatenated terms (N, total size), in the dtype of the sensors.
-
-    Args:
-        terms: Terms, each with the letter of the skill that looks.
-        views: What each skill sees, by letter.
-    """
+    """Concatenated terms (N, total size), each with the letter of the skill that looks, of what each skill sees."""
     xp = array_namespace(next(iter(views.values())).previous_action)
     return xp.concat([term.compute(views[place]) for place, term in terms], axis=-1)
 
 
 def terms_of(skills: Mapping[str, Skill]) -> dict[str, tuple[tuple[str, Term], ...]]:
-    """The observation of a chain: key -> terms, each with the letter of the skill that looks.
-
-    Args:
-        skills: The chain's skills by letter, see `chain.Chain`.
-    """
-    first, interactions = next(iter(skills)), [place for place, skill in skills.items() if skill.kind == "interaction"]
-    terms = {
-        f"task_{place}": tuple((place, term) for term in (JOINT_POSITION, *skill.terms))
-        for place, skill in skills.items()
-    }
+    """The observation of a chain, whose skills are given by letter: key -> terms, each with the letter that looks."""
+    places: dict[str, list[str]] = {"retention": [], "interaction": []}
+    for place, skill in skills.items():
+        places[skill.kind].append(place)
+    first = next(iter(skills))
     context = [(first, term) for term in HAND_CONTEXT]
-    context += [
-        (place, term) for place, skill in skills.items() if skill.kind == "retention" for term in OBJECT_CONTEXT
-    ]
-    for index, place in enumerate(interactions):
-        ending = "" if index == 0 else f"_{place}"
+    context += [(place, term) for place in places["retention"] for term in OBJECT_CONTEXT]
+    for index, place in enumerate(places["interaction"]):
+        ending = f"_{place}" if index else ""
         context += [(place, replace(term, name=term.name + ending)) for term in FIXTURE_CONTEXT]
-    if len(interactions) > 1:
+    if len(places["interaction"]) > 1:
         context.append((first, STAGE))
+    own = {place: (JOINT_POSITION, *skill.terms) for place, skill in skills.items()}
+    terms = {f"task_{place}": tuple((place, term) for term in each) for place, each in own.items()}
     return terms | {"context": tuple(context)}

@@ -10,6 +10,7 @@ from typing import Any
 from dexcompose_envs.checks import one_of, real_number, whole_number
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.scene.rendering import check_picture
 from dexcompose_envs.skills.chain import Chain
 
 
@@ -37,7 +38,17 @@ class CoreConfig:
     device: str | None = None
     """Device of the engine."""
     num_threads: int | None = None
-    """CPU threads of the engine; None: all usable cores."""
+    """CPU threads of the engine; None: all usable cores, or one for a single environment."""
+    max_episode_steps: int | None = None
+    """Control steps after which an episode is truncated; None: the registered number."""
+    render_mode: str | None = None
+    """None or "rgb_array"."""
+    camera: str = "overview"
+    """"overview", "hand" or "fixture"."""
+    width: int = 640
+    """Picture width, pixels."""
+    height: int = 480
+    """Picture height, pixels."""
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> CoreConfig:
@@ -54,6 +65,9 @@ class CoreConfig:
             real_number("base_shake", self.base_shake, 0.0, 5.0)
         if self.num_threads is not None:
             whole_number("num_threads", self.num_threads)
+        if self.max_episode_steps is not None:
+            whole_number("max_episode_steps", self.max_episode_steps)
+        check_picture(self.camera, self.width, self.height)
 
     def chain(self) -> Chain:
         """The skills; a UsageError if one is unknown, or they don't make a chain."""

@@ -38,31 +38,17 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
     """
 
     def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        max_episode_steps: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
-        render_mode: str | None = None,
-        camera: str = "overview",
-        width: int = 640,
-        height: int = 480,
-        **options: Any,
+        self, num_envs: int = 1, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP, **options: Any
     ) -> None:
         """Builds N worlds.
 
         Args:
             num_envs: Number of worlds N.
-            max_episode_steps: Control steps after which an episode is truncated; None: the registered number.
             autoreset_mode: When a finished world starts again, see `gymnasium.vector.AutoresetMode`.
-            render_mode: None or "rgb_array".
-            camera: "overview", "hand" or "fixture".
-            width: Picture width, pixels.
-            height: Picture height, pixels.
             **options: Fields of `CoreConfig`.
 
         Raises:
-            UsageError: On an unknown name or a number that is none.
+            UsageError: On an unknown name or a wrong value.
             BackendError: If the backend can't be used on this machine.
         """
         try:
@@ -73,7 +59,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
         self.metadata = {
             "autoreset_mode": self.autoreset_mode, "render_modes": ["rgb_array"], "render_fps": RENDER_FPS,
         }  # fmt: skip
-        self._open(CoreConfig.of(options), num_envs, max_episode_steps, render_mode, camera, width, height)
+        self._open(CoreConfig.of(options), num_envs)
         self.num_envs = n = self.core.num_worlds
         self.single_observation_space = observation_space(self.layout)
         self.single_action_space = action_space()
@@ -139,10 +125,11 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
         """
         self._check_reset()
         core, where, mode = self.core, self.core.arrays.xp.where, self.autoreset_mode
-        if mode is AutoresetMode.DISABLED:
-            self._refuse_ended()
-        else:
+        if mode is not AutoresetMode.DISABLED:
             core.prepare_restarts()
+        elif self._ended.any():
+            world = int(np.flatnonzero(to_numpy(self._ended))[0])
+            raise StepError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
         # On a device nobody asks whether a world has ended: worlds restart by mask, mostly an empty one.
         blind = core.arrays.device is not None
         fresh = self._ended
@@ -176,12 +163,6 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
                 f"{name} is {value.dtype} of shape {value.shape}; expected {kind.__name__} with {self.num_envs} rows"
             )
         return value
-
-    def _refuse_ended(self) -> None:
-        """Under DISABLED autoreset, worlds that have ended must be reset by hand."""
-        if self._ended.any():
-            world = int(np.flatnonzero(to_numpy(self._ended))[0])
-            raise StepError(f"world {world} has ended; reset it with options={{'reset_mask': ...}} before stepping")
 
     def get_state(self) -> Array:
         """Full states (N, S), fresh; setting them again continues bit by bit the same (on a GPU: up to rounding)."""

@@ -49,12 +49,12 @@ class Restarts:
         nothing = self._arrays.xp.zeros_like(self._queue.used)
         parts = [self._queue.used, nothing if spoilt is None else spoilt, nothing if problem is None else problem]
         self._reader.push(self._arrays.xp.stack([self._arrays.xp.astype(part, nothing.dtype) for part in parts]))
-        return self._read(False)
+        return self._read()
 
     def catch_up(self) -> Reports:
         """Fills the store before a step."""
         assert self._queue is not None
-        reports = self._read(False)
+        reports = self._read()
         self._queue.fill()
         return reports
 
@@ -62,12 +62,12 @@ class Restarts:
         """Drops the starts in store of some worlds (indices), as if they had never been drawn; waits for the device."""
         if self._queue is None:
             return []
-        reports = self._read(True)
+        reports = self._read(everything=True)
         self._queue.learn(self._queue.used.cpu().numpy())
         self._queue.forget(worlds)
         return reports
 
-    def _read(self, everything: bool) -> Reports:
+    def _read(self, everything: bool = False) -> Reports:
         assert self._queue is not None
         reports: Reports = []
         for used, spoilt, problem in self._reader.all() if everything else self._reader.due():
@@ -77,15 +77,7 @@ class Restarts:
 
 
 class StartQueue:
-    """A store of rows (N, depth, width) on a device.
-
-    Args:
-        arrays: Torch on the device.
-        draw: Draws one row (M, width) from each of M generators.
-        rngs: The worlds' generators, N; before replacing one the caller calls `forget`.
-        depth: Rows in store per world.
-        width: Numbers per row.
-    """
+    """A store of rows (N, depth, width) on a device; `forget` goes before replacing a generator."""
 
     def __init__(
         self, arrays: Arrays, draw: DrawRows, rngs: Sequence[np.random.Generator], depth: int, width: int

@@ -56,7 +56,7 @@ class StartSampler:
         self._split = one_of("held_split", held_split, SPLITS)
         self._chain, self._model = scene.chain, scene.model
         self._shake, self._source = shake, held_states
-        self._adr = _addresses(scene.model)
+        self._places = _places(scene.model)
 
     @cached_property
     def library(self) -> HeldStateLibrary:
@@ -105,17 +105,17 @@ class StartSampler:
                 rows[i] = int(self.library.sample(rng, self._split))
                 continue
             targets[i] = first.sample_hand(rng)
-            qpos[i, self._adr.hand_qpos] = targets[i]
+            qpos[i, self._places["hand_qpos"]] = targets[i]
             if chain.retention is not None:
-                qpos[i, self._adr.object_qpos] = chain.retention.sample_things(rng)
+                qpos[i, self._places["object_qpos"]] = chain.retention.sample_things(rng)
                 hold_target[i] = chain.retention.hold_point
         fixtures[:, :, :3] += chain.offsets[:, :3]
 
         reference = np.zeros((count, hand.NUM_FINGER_JOINTS))
         if start == "held":
             held = self.library.take(rows if held_index is None else held_index)
-            qpos[:, self._adr.hand_qpos], qvel[:, self._adr.hand_qvel] = held["hand_qpos"], held["hand_qvel"]
-            qpos[:, self._adr.object_qpos], qvel[:, self._adr.object_qvel] = held["object_qpos"], held["object_qvel"]
+            for name, place in self._places.items():
+                (qpos if name.endswith("qpos") else qvel)[:, place] = held[name]
             targets, hold_target = held["control"], held["hold_target"]
             whole = np.concatenate([targets[:, : hand.NUM_WRIST], held["reference"]], axis=1)
             reference = hand.normalize(whole)[:, hand.NUM_WRIST :]
@@ -123,35 +123,15 @@ class StartSampler:
         return Starts(qpos, qvel, targets, pose, shake, reference, hold_target, start == "held")
 
     def held_columns(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """States of hand and object as columns of a held-state library, from qpos (N, nq) and qvel (N, nv)."""
-        return {
-            "hand_qpos": qpos[:, self._adr.hand_qpos],
-            "hand_qvel": qvel[:, self._adr.hand_qvel],
-            "object_qpos": qpos[:, self._adr.object_qpos],
-            "object_qvel": qvel[:, self._adr.object_qvel],
-        }
+        """Hand and object as columns of a held-state library, from qpos (N, nq) and qvel (N, nv)."""
+        return {name: (qpos if name.endswith("qpos") else qvel)[:, place] for name, place in self._places.items()}
 
 
-@dataclass(frozen=True)
-class _Addresses:
-    """Where hand and object live in qpos and qvel."""
-
-    hand_qpos: NDArray[np.int64]
-    hand_qvel: NDArray[np.int64]
-    object_qpos: slice
-    object_qvel: slice
-
-
-def _addresses(model: mujoco.MjModel) -> _Addresses:
+def _places(model: mujoco.MjModel) -> dict[str, NDArray[np.int64]]:
+    """Where hand and object live in qpos and qvel, by column of a held-state library."""
     joints = [model.joint(name) for name in hand.ACTION_NAMES]
-    names = [model.joint(i).name for i in range(model.njnt)]
-    position = velocity = 0
-    if "OBJECT_JOINT" in names:
+    places = {"hand_qpos": [joint.qposadr[0] for joint in joints], "hand_qvel": [joint.dofadr[0] for joint in joints]}
+    if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, "OBJECT_JOINT") >= 0:
         free = model.joint("OBJECT_JOINT")
-        position, velocity = int(free.qposadr[0]), int(free.dofadr[0])
-    return _Addresses(
-        np.array([int(j.qposadr[0]) for j in joints]),
-        np.array([int(j.dofadr[0]) for j in joints]),
-        slice(position, position + 7),
-        slice(velocity, velocity + 6),
-    )
+        places |= {"object_qpos": free.qposadr[0] + np.arange(7), "object_qvel": free.dofadr[0] + np.arange(6)}
+    return {name: np.array(place, np.int64) for name, place in places.items()}

@@ -11,7 +11,7 @@ from dexcompose_envs import hand
 from dexcompose_envs.scene.arena import add_arena
 from dexcompose_envs.scene.model_hash import model_hash
 from dexcompose_envs.scene.rendering import LARGEST
-from dexcompose_envs.scene.sensors import OBJECT, SensorTable, add_hand_sensors, add_object_sensors, add_skill_sensors
+from dexcompose_envs.scene.sensors import OBJECT, add_hand_sensors, add_object_sensors, add_skill_sensors, sensor_groups
 from dexcompose_envs.skills import make_skill
 from dexcompose_envs.skills.base import Skill, Things
 from dexcompose_envs.skills.chain import Chain
@@ -52,14 +52,13 @@ def _compile(chain: Chain) -> Scene:
     _set_options(spec)
     add_arena(spec)
     bodies = {place: _add_things(spec, skill, place) for place, skill in chain.skills.items()}
-    table = SensorTable(spec)
-    add_hand_sensors(table)
+    add_hand_sensors(spec)
     if chain.retention is not None:
-        add_object_sensors(table)
+        add_object_sensors(spec)
     for place, skill in chain.skills.items():
-        add_skill_sensors(table, skill, place, bodies[place])
+        add_skill_sensors(spec, skill, place, bodies[place])
     model = spec.compile()
-    return Scene(chain, model, table.columns(), model_hash(model))
+    return Scene(chain, model, sensor_groups(model), model_hash(model))
 
 
 def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:

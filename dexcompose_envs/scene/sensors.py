@@ -25,74 +25,66 @@ _NET_FORCE = (1 << 1, 3, 1)
 """Data: force; reduction: net force; one slot."""
 
 
-class SensorTable:
-    """Adds sensors in named, contiguous groups."""
-
-    def __init__(self, spec: mujoco.MjSpec) -> None:
-        self._spec = spec
-        self._sizes: dict[str, int] = {}
-
-    def add(
-        self,
-        group: str,
-        kind: mujoco.mjtSensor,
-        objects: Iterable[str],
-        object_type: mujoco.mjtObj,
-        size: int,
-        relative_to: tuple[mujoco.mjtObj, str] | None = None,
-        intprm: tuple[int, int, int] | None = None,
-    ) -> None:
-        """Adds one sensor per object; the group is their concatenation."""
-        for name in objects:
-            sensor = self._spec.add_sensor(name=f"{group}_{name}", type=kind, objtype=object_type, objname=name)
-            if relative_to is not None:
-                sensor.reftype, sensor.refname = relative_to
-            if intprm is not None:
-                sensor.intprm = intprm
-            self._sizes[group] = self._sizes.get(group, 0) + size
-
-    def columns(self) -> dict[str, slice]:
-        """Columns of each group, in the order in which groups were added."""
-        table: dict[str, slice] = {}
-        start = 0
-        for group, size in self._sizes.items():
-            table[group] = slice(start, start + size)
-            start += size
-        return table
+def sensor_groups(model: mujoco.MjModel) -> dict[str, slice]:
+    """Columns of each group in a model's sensor data."""
+    groups: dict[str, slice] = {}
+    for i in range(model.nsensor):
+        group, start = model.sensor(i).name.partition("/")[0], int(model.sensor_adr[i])
+        first = groups[group].start if group in groups else start
+        groups[group] = slice(first, start + int(model.sensor_dim[i]))
+    return groups
 
 
-def add_hand_sensors(table: SensorTable) -> None:
+def _add(
+    spec: mujoco.MjSpec,
+    group: str,
+    kind: mujoco.mjtSensor,
+    objects: Iterable[str],
+    object_type: mujoco.mjtObj,
+    relative_to: tuple[mujoco.mjtObj, str] | None = None,
+    intprm: tuple[int, int, int] | None = None,
+) -> None:
+    """Adds one sensor per object; the group is their concatenation."""
+    for name in objects:
+        sensor = spec.add_sensor(name=f"{group}/{name}", type=kind, objtype=object_type, objname=name)
+        if relative_to is not None:
+            sensor.reftype, sensor.refname = relative_to
+        if intprm is not None:
+            sensor.intprm = intprm
+
+
+def add_hand_sensors(spec: mujoco.MjSpec) -> None:
     """What is known of the hand in every scene."""
-    table.add("joint_position", _KIND.mjSENS_JOINTPOS, hand.ACTION_NAMES, _TYPE.mjOBJ_JOINT, 1)
-    table.add("joint_velocity", _KIND.mjSENS_JOINTVEL, hand.ACTION_NAMES, _TYPE.mjOBJ_JOINT, 1)
+    _add(spec, "joint_position", _KIND.mjSENS_JOINTPOS, hand.ACTION_NAMES, _TYPE.mjOBJ_JOINT)
+    _add(spec, "joint_velocity", _KIND.mjSENS_JOINTVEL, hand.ACTION_NAMES, _TYPE.mjOBJ_JOINT)
     actuators = [f"A_{joint}" for joint in hand.JOINTS]
-    table.add("finger_force", _KIND.mjSENS_ACTUATORFRC, actuators, _TYPE.mjOBJ_ACTUATOR, 1)
-    table.add("palm_position", _KIND.mjSENS_FRAMEPOS, [_PALM[1]], _TYPE.mjOBJ_SITE, 3)
-    table.add("palm_quaternion", _KIND.mjSENS_FRAMEQUAT, [_PALM[1]], _TYPE.mjOBJ_SITE, 4)
-    table.add("tip_position", _KIND.mjSENS_FRAMEPOS, _TIPS, _TYPE.mjOBJ_SITE, 3)
+    _add(spec, "finger_force", _KIND.mjSENS_ACTUATORFRC, actuators, _TYPE.mjOBJ_ACTUATOR)
+    _add(spec, "palm_position", _KIND.mjSENS_FRAMEPOS, [_PALM[1]], _TYPE.mjOBJ_SITE)
+    _add(spec, "palm_quaternion", _KIND.mjSENS_FRAMEQUAT, [_PALM[1]], _TYPE.mjOBJ_SITE)
+    _add(spec, "tip_position", _KIND.mjSENS_FRAMEPOS, _TIPS, _TYPE.mjOBJ_SITE)
 
 
-def add_object_sensors(table: SensorTable) -> None:
+def add_object_sensors(spec: mujoco.MjSpec) -> None:
     """What is known of a held object."""
     body, frame = [OBJECT], _TYPE.mjOBJ_XBODY
-    table.add("tip_in_palm", _KIND.mjSENS_FRAMEPOS, _TIPS, _TYPE.mjOBJ_SITE, 3, _PALM)
-    table.add("object_position", _KIND.mjSENS_FRAMEPOS, body, frame, 3, _PALM)
-    table.add("object_quaternion", _KIND.mjSENS_FRAMEQUAT, body, frame, 4, _PALM)
-    table.add("object_linear_velocity", _KIND.mjSENS_FRAMELINVEL, body, frame, 3, _PALM)
-    table.add("object_angular_velocity", _KIND.mjSENS_FRAMEANGVEL, body, frame, 3)
-    table.add("object_world_position", _KIND.mjSENS_FRAMEPOS, body, frame, 3)
-    table.add("object_world_quaternion", _KIND.mjSENS_FRAMEQUAT, body, frame, 4)
+    _add(spec, "tip_in_palm", _KIND.mjSENS_FRAMEPOS, _TIPS, _TYPE.mjOBJ_SITE, _PALM)
+    _add(spec, "object_position", _KIND.mjSENS_FRAMEPOS, body, frame, _PALM)
+    _add(spec, "object_quaternion", _KIND.mjSENS_FRAMEQUAT, body, frame, _PALM)
+    _add(spec, "object_linear_velocity", _KIND.mjSENS_FRAMELINVEL, body, frame, _PALM)
+    _add(spec, "object_angular_velocity", _KIND.mjSENS_FRAMEANGVEL, body, frame)
+    _add(spec, "object_world_position", _KIND.mjSENS_FRAMEPOS, body, frame)
+    _add(spec, "object_world_quaternion", _KIND.mjSENS_FRAMEQUAT, body, frame)
 
 
-def add_skill_sensors(table: SensorTable, skill: Skill, place: str, body: str) -> None:
+def add_skill_sensors(spec: mujoco.MjSpec, skill: Skill, place: str, body: str) -> None:
     """What is known of a skill's thing, whose body is named `body`, at a place of the chain."""
     for name in skill.joints:
-        table.add(f"{place}_joint_{name}", _KIND.mjSENS_JOINTPOS, [f"{place}_{name}"], _TYPE.mjOBJ_JOINT, 1)
+        _add(spec, f"{place}_joint_{name}", _KIND.mjSENS_JOINTPOS, [f"{place}_{name}"], _TYPE.mjOBJ_JOINT)
     for name in skill.sites:
-        table.add(f"{place}_site_{name}", _KIND.mjSENS_FRAMEPOS, [f"{place}_{name}"], _TYPE.mjOBJ_SITE, 3)
+        _add(spec, f"{place}_site_{name}", _KIND.mjSENS_FRAMEPOS, [f"{place}_{name}"], _TYPE.mjOBJ_SITE)
     links = [link for finger in hand.FINGERS for link in hand.FINGER_LINKS[finger]]
     touched = (_TYPE.mjOBJ_XBODY, body)
-    table.add(f"{place}_contact", _KIND.mjSENS_CONTACT, links, _TYPE.mjOBJ_BODY, 3, touched, _NET_FORCE)
+    _add(spec, f"{place}_contact", _KIND.mjSENS_CONTACT, links, _TYPE.mjOBJ_BODY, touched, _NET_FORCE)
 
 
 _TIPS = [f"{finger}_tip" for finger in hand.FINGERS]

@@ -79,8 +79,7 @@ def make_expert(name: str) -> Agent:
 
 
 def _make(name: str, kind: str | None) -> Skill:
-    what = "skill" if kind is None else f"{kind} skill"
-    return _SKILLS[one_of(what, name, skill_names(kind))]()
+    return _SKILLS[one_of("skill" if kind is None else f"{kind} skill", name, skill_names(kind))]()
 
 
 def parse_chain(name: str) -> tuple[str | None, tuple[str, ...]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
-from dexcompose_envs.observations import JOINT_POSITION, Array, layout_of, split
+from dexcompose_envs.observations import JOINT_POSITION, Array, layout_of
 from dexcompose_envs.skills.base import Skill
 from dexcompose_envs.skills.terms import PALM_SCALE
 from dexcompose_envs.skills.trajectories import Waypoint, through
@@ -42,7 +42,8 @@ class Expert(ABC):
             rng = np.random.default_rng([int(seed), 7])
             observation = observations[int(env)]
             start = hand.denormalize(observation[: hand.NUM_ACTIONS])
-            targets = through(start, self.waypoints(start, split(observation, self._layout), rng))
+            seen = {name: observation[columns] for name, columns in self._layout.items()}
+            targets = through(start, self.waypoints(start, seen, rng))
             targets += _tremor(rng, len(targets))
             self._plans[int(env)] = hand.normalize(np.clip(targets, hand.ACTION_LOW, hand.ACTION_HIGH))
             self._steps[int(env)] = 0

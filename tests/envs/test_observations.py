@@ -11,10 +11,15 @@ from dexcompose_envs.observations import (
     finger_forces,
     layout_of,
     matrix6_from_quaternion,
-    split,
 )
 
 CONFIG = CoreConfig(retention="GraspBall", interactions=("PushButton",), start="scratch", num_threads=1)
+
+
+def split(observation, layout):
+    return {name: observation[..., columns] for name, columns in layout.items()}
+
+
 NAMES = (*SKILLS, *("-".join(pair) for pair in PAIRS))
 
 
