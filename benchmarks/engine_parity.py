@@ -23,12 +23,12 @@ from rich.console import Console
 from throughput_bare_warp import BarePhysics, held_parts
 from throughput_common import CALM_NOISE, held_states, make_table, provenance
 
-from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
+from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_release_test
 from dexcompose_agents.diffusion.agent import PolicyAgent
-from dexcompose_agents.evaluation.manifest import write_json
 from dexcompose_agents.evaluation.statistics import wilson_interval
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
 from dexcompose_agents.runtime.progress import progress_bar
+from dexcompose_agents.runtime.provenance import write_json
 from dexcompose_envs import RETENTION_SKILLS, SKILLS, FingerMask, env_id
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.files import check_writable_dir

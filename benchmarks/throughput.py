@@ -23,7 +23,7 @@ from rich.console import Console
 from throughput_common import provenance
 from tyro.conf import subcommand
 
-from dexcompose_agents.evaluation.manifest import write_json
+from dexcompose_agents.runtime.provenance import write_json
 
 MODES = {"cpu": throughput_cpu, "warp": throughput_warp, "robotics": throughput_gymnasium_robotics}
 Config = (

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from dexcompose_agents.evaluation.manifest import machine_info, software_versions
+from dexcompose_agents.runtime.provenance import machine_info, software_versions
 from dexcompose_envs import env_id, hand
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 

@@ -9,7 +9,7 @@ import pytest
 import dexcompose_agents
 from dexcompose_agents.artefacts.shipped import choose_mask
 from dexcompose_agents.artefacts.weights import load_weights
-from dexcompose_agents.attribution import Selection
+from dexcompose_agents.attribution.selectors import Selection
 from dexcompose_envs import PAIRS, RETENTION_SKILLS, SKILLS, FingerMask, parse_pair
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.scene import model_hash_of

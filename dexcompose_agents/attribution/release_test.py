@@ -22,12 +22,11 @@ neither retained nor clean and is reported in its own column.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -35,17 +34,19 @@ from numpy.typing import NDArray
 
 from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
+from dexcompose_agents.runtime.progress import Advance
+from dexcompose_agents.runtime.provenance import read_json, write_json
 from dexcompose_envs import env_id, hand
-from dexcompose_envs.errors import FileError, UsageError
-from dexcompose_envs.files import atomic_write, lock_folder
+from dexcompose_envs.artefacts import difference
+from dexcompose_envs.checks import one_of, real_number, whole_number
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.files import lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.observations import FORCE_SCALE, LENGTH_SCALE, Array
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 
 MOTIONS = ("shake", "still")
-Progress = Callable[[int, int], None]
-"""Called with (control steps done, control steps in all)."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +80,14 @@ class ReleaseTestConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that don't make a test."""
-        if self.motion not in MOTIONS:
-            raise UsageError(f"motion is {self.motion!r}, expected one of {', '.join(MOTIONS)}")
-        for name in ("steps", "rollouts", "clean_steps"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)!r}, expected at least 1")
-        if self.clean_steps > self.steps:
-            raise UsageError(f"clean_steps is {self.clean_steps}, expected at most steps = {self.steps}")
-        if not 0.0 < self.retain_distance <= 0.05:
-            raise UsageError(f"retain_distance is {self.retain_distance!r} m, expected above 0 and at most 0.05")
+        one_of("motion", self.motion, MOTIONS)
+        whole_number("rollouts", self.rollouts)
+        whole_number("steps", self.steps)
+        whole_number("clean_steps", self.clean_steps, most=self.steps)
+        real_number("retain_distance", self.retain_distance, 1e-6, 0.05)
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """What rollout k draws, the same for every mask: held state, swing direction (rad), episode seed."""
 
     held_index: int
@@ -140,41 +136,41 @@ def run_release_test(
     masks: Sequence[FingerMask] | None = None,
     num_envs: int = 64,
     out: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     make_env: Callable[..., VectorEnv[Any, Any, Any]] = make_numpy_vec,
     env_kwargs: dict[str, Any] | None = None,
 ) -> list[MaskResult]:
     """Runs the release test of a retention skill.
 
     Args:
-        skill: retention skill, for example `"GraspBall"`.
-        config: settings; None for the defaults.
-        library: held states; None for the ones that ship with the package.
-        masks: masks to test; None for all 30 candidates.
-        num_envs: worlds stepped at once; the result doesn't depend on it.
-        out: folder for `release_test.csv` (rewritten whenever a mask is complete), `release_test.json` (settings)
+        skill: Retention skill, for example "GraspBall".
+        config: Settings; None for the defaults.
+        library: Held states; None for the ones that ship with the package.
+        masks: Masks to test; None for all 30 candidates.
+        num_envs: Worlds stepped at once; the result doesn't depend on it.
+        out: Folder for `release_test.csv` (rewritten whenever a mask is complete), `release_test.json` (settings)
             and `release_test.png`. Masks already in the table are not run again.
-        progress: called after every control step of all worlds.
-        make_env: makes a vector environment that speaks NumPy, with the arguments of `make_numpy_vec`.
-        env_kwargs: further keyword arguments of the environment, such as `backend`, `device` or `num_threads`.
+        progress: Called with (control steps done, control steps in all).
+        make_env: Makes a vector environment that speaks NumPy, with the arguments of `make_numpy_vec`.
+        env_kwargs: Further keyword arguments of the environment, such as `backend`, `device` or `num_threads`.
 
     Returns:
         One row per mask, in the order given.
 
     Raises:
-        ValueError: where `out` holds a test with other settings.
-        ArtefactError: where the skill has no usable held states.
-        OSError: where `out` can't be written.
+        UsageError: If `out` holds a test with other settings.
+        FileError: If a file of `out` is damaged, or the skill has no usable held states.
     """
     config = config or ReleaseTestConfig()
     library = library or HeldStateLibrary.load(skill)
-    masks = list(masks if masks is not None else FingerMask.candidates())
+    masks = FingerMask.candidates() if masks is None else masks
+    env_kwargs = env_kwargs or {}
     draws = [draw_rollout(library, config, k) for k in range(config.rollouts)]
     finished: dict[FingerMask, MaskResult] = {}
     with ExitStack() as stack:
         folder = None if out is None else stack.enter_context(lock_folder(out))
         if folder is not None:
-            finished = _open_folder(folder, skill, config, library, (env_kwargs or {}).get("backend", "mujoco"))
+            finished = _open_folder(folder, skill, config, library, env_kwargs.get("backend", "mujoco"))
         plan = [
             Episode(draw.episode_seed, {"held_index": draw.held_index}, (mask, draw))
             for mask in masks if mask not in finished for draw in draws
@@ -188,7 +184,7 @@ def run_release_test(
                 terminate_on_success=False,
                 max_episode_steps=config.steps + 1,
                 autoreset_mode=AutoresetMode.DISABLED,
-                **(env_kwargs or {}),
+                **env_kwargs,
             )
             stack.callback(venv.close)
             release = _Release(venv.unwrapped, library, config, len(plan), progress)
@@ -200,7 +196,7 @@ def run_release_test(
                     finished[mask] = _counted(mask, verdicts)
                     verdicts = []
                     if folder is not None:
-                        write_csv(folder / "release_test.csv", [finished[m] for m in _in_order(finished)])
+                        write_csv(folder / "release_test.csv", sorted(finished.values(), key=_place))
         results = [finished[mask] for mask in masks]
         if folder is not None and results:
             title = f"Release test of {skill}, base motion: {config.motion}"
@@ -219,7 +215,7 @@ class _Release(Watcher):
         library: HeldStateLibrary,
         config: ReleaseTestConfig,
         rollouts: int,
-        progress: Progress | None,
+        progress: Advance | None,
     ) -> None:
         self._terms = worlds.layout["context"]
         self._library, self._config, self._progress = library, config, progress
@@ -280,10 +276,10 @@ def _counted(mask: FingerMask, verdicts: Sequence[Verdict]) -> MaskResult:
     return MaskResult(mask, int(retained), int(clean), len(verdicts), int(unstable), slip)
 
 
-def _in_order(finished: dict[FingerMask, MaskResult]) -> list[FingerMask]:
-    """Candidates in their fixed order, then any other mask."""
-    known = [mask for mask in FingerMask.candidates() if mask in finished]
-    return known + [mask for mask in finished if mask not in known]
+def _place(result: MaskResult) -> int:
+    """Candidates stand in their fixed order, any other mask behind them."""
+    known = FingerMask.candidates()
+    return known.index(result.mask) if result.mask in known else len(known)
 
 
 def _open_folder(
@@ -298,21 +294,10 @@ def _open_folder(
         "policy_hash": library.manifest.policy_hash,
         "backend": backend,
     }
-    settings = json.loads(json.dumps(settings))
     path, table = folder / "release_test.json", folder / "release_test.csv"
-    if table.exists():
-        try:
-            stored = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            reason = f"{table} has no readable {path.name} that says how it was made ({type(error).__name__})"
-            raise FileError(f"{reason}; give another folder or remove the old test") from None
-        other = sorted(key for key in settings.keys() | stored.keys() if settings.get(key) != stored.get(key))
-        if other:
-            key = other[0]
-            raise UsageError(
-                f"{folder} holds a release test with {key} = {stored.get(key)!r}, this one has {settings.get(key)!r}; "
-                "give another folder or remove the old test"
-            )
-        return {result.mask: result for result in read_csv(table)}
-    atomic_write(path, json.dumps(settings, indent=2) + "\n")
-    return {}
+    if not table.exists():
+        write_json(path, settings)
+        return {}
+    if other := difference(read_json(path), settings, "settings"):
+        raise UsageError(f"{folder} holds a release test whose {other}; give another folder or remove the old test")
+    return {result.mask: result for result in read_csv(table)}

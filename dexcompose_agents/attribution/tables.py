@@ -8,31 +8,21 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dexcompose_agents.evaluation.statistics import wilson_interval
+from dexcompose_agents.evaluation.records import as_csv
+from dexcompose_agents.evaluation.statistics import Interval, wilson_interval
+from dexcompose_envs.checks import real_number, whole_number
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import atomic_write
 from dexcompose_envs.hand import FINGERS
 from dexcompose_envs.ownership import FingerMask
 
 CSV_COLUMNS = (
-    "mask",
-    "kept",
-    "released",
-    "P_ret",
-    "P_ret_low",
-    "P_ret_high",
-    "P_clean",
-    "P_clean_low",
-    "P_clean_high",
-    "slip",
-    "n",
-    "unstable",
-    "check",
-)
+    "mask", "kept", "released", "P_ret", "P_ret_low", "P_ret_high", "P_clean", "P_clean_low", "P_clean_high",
+    "slip", "n", "unstable", "check",
+)  # fmt: skip
 """`check` sums up a row and the rows before it: a table that was edited or has lost a row is refused."""
 
 
@@ -41,12 +31,12 @@ class MaskResult:
     """Release-test counts of one mask.
 
     Attributes:
-        mask: the fingers that kept holding.
-        retained: rollouts in which the object was retained.
-        clean: rollouts in which every released finger let go.
-        rollouts: rollouts run, K.
-        unstable: rollouts whose world diverged; they count as neither retained nor clean.
-        slip: mean distance of the object from its hold target at the end, as a share of d_ret; a lost one counts 1.
+        mask: The fingers that kept holding.
+        retained: Rollouts in which the object was retained.
+        clean: Rollouts in which every released finger let go.
+        rollouts: Rollouts run, K.
+        unstable: Rollouts whose world diverged; they count as neither retained nor clean.
+        slip: Mean distance of the object from its hold target at the end, as a share of d_ret; a lost one counts 1.
     """
 
     mask: FingerMask
@@ -58,11 +48,10 @@ class MaskResult:
 
     def __post_init__(self) -> None:
         """Refuses counts that don't fit each other."""
+        whole_number(f"{self.mask}: rollouts", self.rollouts)
         for name in ("retained", "clean", "unstable"):
-            if not 0 <= getattr(self, name) <= self.rollouts or self.rollouts <= 0:
-                raise UsageError(f"{self.mask}: {name} is {getattr(self, name)} of {self.rollouts} rollouts")
-        if not 0.0 <= self.slip <= 1.0:
-            raise UsageError(f"{self.mask}: slip is {self.slip}, expected a share from 0 to 1")
+            whole_number(f"{self.mask}: {name}", getattr(self, name), 0, self.rollouts)
+        real_number(f"{self.mask}: slip", self.slip, 0.0, 1.0)
 
     @property
     def p_ret(self) -> float:
@@ -75,43 +64,27 @@ class MaskResult:
         return self.clean / self.rollouts
 
     @property
-    def p_ret_interval(self) -> tuple[float, float]:
+    def p_ret_interval(self) -> Interval:
         """95 % Wilson interval of P_ret."""
-        return _wilson(self.retained, self.rollouts)
+        return wilson_interval(self.retained, self.rollouts)
 
     @property
-    def p_clean_interval(self) -> tuple[float, float]:
+    def p_clean_interval(self) -> Interval:
         """95 % Wilson interval of P_clean."""
-        return _wilson(self.clean, self.rollouts)
-
-
-def _wilson(successes: int, trials: int) -> tuple[float, float]:
-    interval = wilson_interval(successes, trials)
-    return interval.low, interval.high
+        return wilson_interval(self.clean, self.rollouts)
 
 
 def write_csv(path: str | Path, results: Sequence[MaskResult]) -> None:
-    """Writes the table in one step; columns `CSV_COLUMNS`, probabilities as fractions.
-
-    Raises:
-        OSError: where the folder can't be written.
-    """
-    atomic_write(path, to_csv(results))
-
-
-def to_csv(results: Sequence[MaskResult]) -> str:
-    """The table as text."""
-    text, check = io.StringIO(), ""
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    """Writes the table in one step; columns `CSV_COLUMNS`, probabilities as fractions."""
+    rows, check = [], ""
     for result in results:
         values = [result.p_ret, *result.p_ret_interval, result.p_clean, *result.p_clean_interval, result.slip]
         released = result.mask.num_released
         numbers = [len(FINGERS) - released, released, *(f"{value:.6f}" for value in values)]
         row = [str(value) for value in (result.mask, *numbers, result.rollouts, result.unstable)]
         check = _check(row, check)
-        writer.writerow([*row, check])
-    return text.getvalue()
+        rows.append([*row, check])
+    atomic_write(path, as_csv([CSV_COLUMNS, *rows]))
 
 
 def _check(row: Sequence[str], before: str) -> str:
@@ -122,9 +95,8 @@ def read_csv(path: str | Path) -> list[MaskResult]:
     """Reads a table back; the intervals are recomputed from the counts.
 
     Raises:
-        FileError: on missing columns, an unknown mask, numbers that don't fit, a mask that occurs twice, or a table
+        FileError: On missing columns, an unknown mask, numbers that don't fit, a mask that occurs twice, or a table
             that was edited or cut off, naming file and line.
-        OSError: where the file can't be read.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -141,15 +113,10 @@ def read_csv(path: str | Path) -> list[MaskResult]:
         try:
             named = dict(zip(CSV_COLUMNS, row, strict=True))
             count = int(named["n"])
-            result = MaskResult(
-                mask=FingerMask.parse(named["mask"]),
-                retained=round(float(named["P_ret"]) * count),
-                clean=round(float(named["P_clean"]) * count),
-                rollouts=count,
-                unstable=int(named["unstable"]),
-                slip=float(named["slip"]),
-            )
-        except ValueError as error:
+            retained, clean = (round(float(named[name]) * count) for name in ("P_ret", "P_clean"))
+            mask, unstable, slip = FingerMask.parse(named["mask"]), int(named["unstable"]), float(named["slip"])
+            result = MaskResult(mask, retained, clean, count, unstable, slip)
+        except (ValueError, OverflowError) as error:
             raise FileError(f"{where}: {error}") from None
         if named["check"] != (before := _check(row[:-1], before)) or result.mask in results:
             raise FileError(f"{where}: the row, or one before it, was edited, repeated or removed; run the test again")
@@ -166,48 +133,40 @@ def draw_heat_map(path: str | Path, results: Sequence[MaskResult], title: str = 
     the same with a colour-vision deficiency and in grey.
 
     Raises:
-        UsageError: without rows.
-        OSError: where the folder can't be written.
+        UsageError: Without rows.
     """
     if not results:
         raise UsageError("the release-test table is empty, nothing to draw")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = sorted(results, key=lambda r: (r.mask.num_released, -r.p_ret, -r.p_clean, str(r.mask)))
     order = ("TH", *[finger for finger in FINGERS if finger != "TH"])
-    figure = Figure(figsize=(4.6, 0.235 * len(rows) + 1.0), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = Figure(figsize=(4.6, 0.235 * len(rows) + 1.0), dpi=110, layout="constrained")
     dots, cells = figure.subplots(1, 2, sharey=True, width_ratios=[1.0, 1.25])
     for y, row in enumerate(rows):
-        kept = [finger in row.mask.preserved for finger in order]
-        dots.scatter(range(5), [y] * 5, s=34, c=["#1a1a1a" if k else "white" for k in kept], edgecolors="#8a8a8a")
+        shades = ["#1a1a1a" if finger in row.mask.preserved else "white" for finger in order]
+        dots.scatter(range(5), [y] * 5, s=34, c=shades, edgecolors="#8a8a8a")
+    dots.set(xlim=(-0.6, 4.6), yticks=[])
     dots.set_xticks(range(5), order)
-    dots.set_yticks([])
-    dots.set_xlim(-0.6, 4.6)
     dots.set_title("kept fingers", fontsize=8)
-    for side in dots.spines.values():
-        side.set_visible(False)
+    dots.spines[:].set_visible(False)
     values = np.array([[row.p_ret, row.p_clean] for row in rows])
     image = cells.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for y, x in np.ndindex(values.shape):
         shade = "black" if values[y, x] > 0.55 else "white"
         cells.text(x, y, f"{100 * values[y, x]:.0f}", ha="center", va="center", fontsize=8, color=shade)
-    borders = np.flatnonzero(np.diff([row.mask.num_released for row in rows])) + 0.5
-    axes: tuple[Any, ...] = (dots, cells)
-    for axis in axes:
+    cells.set_xticks([0, 1], ["retained %", "clean %"])
+    counts = [row.rollouts for row in rows]
+    rollouts = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+    cells.set_title(f"{rollouts} rollouts a mask", fontsize=8)
+    for axis, colour in ((dots, "#c0504d"), (cells, "white")):
         axis.tick_params(labelsize=8, length=0)
         axis.xaxis.tick_top()
-        for border in borders:
-            axis.axhline(border, color="#c0504d" if axis is dots else "white", linewidth=1.0, alpha=0.6)
-    cells.set_xticks([0, 1], ["retained %", "clean %"])
-    counts = {row.rollouts for row in rows}
-    rollouts = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    cells.set_title(f"{rollouts} rollouts a mask", fontsize=8)
+        for border in np.flatnonzero(np.diff([row.mask.num_released for row in rows])) + 0.5:
+            axis.axhline(border, color=colour, linewidth=1.0, alpha=0.6)
     bar = figure.colorbar(image, ax=cells, fraction=0.06, pad=0.03, ticks=[0, 0.5, 1])
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)
-    figure.set_dpi(110)
     picture = io.BytesIO()
-    canvas.print_png(picture, metadata={"Software": None})
+    figure.savefig(picture, format="png", metadata={"Software": None})
     atomic_write(path, picture.getvalue())

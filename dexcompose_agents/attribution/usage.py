@@ -38,25 +38,12 @@ from dexcompose_envs.hand import FINGERS, NUM_FINGER_JOINTS, NUM_WRIST, finger_s
 from dexcompose_envs.observations import FIXTURE_CONTEXT, FORCE_SCALE, HAND_CONTEXT, VELOCITY_SCALE, layout_of
 from dexcompose_envs.ownership import FingerMask
 
-
-@dataclass(frozen=True)
-class UsageConfig:
-    """Weights of the usage measure."""
-
-    motion_weight: float = 0.1
-    """mu: weight of the motion share against the work share, in [0, 1]."""
-    workspace_weight: float = 0.05
-    """eps: weight of the share of released joints in eta_B, in [0, 1]."""
-    still_velocity: float = 0.5
-    """v0 (rad/s): joint speed at which actuator effort counts half as static load."""
-
-    def __post_init__(self) -> None:
-        """Refuses weights outside [0, 1] and a still velocity that isn't positive."""
-        for name in ("motion_weight", "workspace_weight"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UsageError(f"{name} is {getattr(self, name)!r}, expected a number from 0 to 1")
-        if not self.still_velocity > 0.0:
-            raise UsageError(f"still_velocity is {self.still_velocity!r}, expected a positive number of rad/s")
+MOTION_WEIGHT = 0.1
+"""mu: weight of the motion share against the work share."""
+WORKSPACE_WEIGHT = 0.05
+"""eps: weight of the share of released joints in eta_B."""
+STILL_VELOCITY = 0.5
+"""v0 (rad/s): joint speed at which actuator effort counts half as static load."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +67,9 @@ class EpisodeSignals:
     def __post_init__(self) -> None:
         """Checks that every signal has the expected shape and is finite."""
         steps = len(self.joint_position)
-        shapes = {
-            "joint_position": (steps, NUM_FINGER_JOINTS),
-            "torque": (steps, NUM_FINGER_JOINTS),
-            "joint_velocity": (steps, NUM_FINGER_JOINTS),
-            "fixture_contact": (steps, len(FINGERS)),
-            "progress": (steps,),
-        }
-        for name, shape in shapes.items():
-            value = getattr(self, name)
+        joints, each_finger = (steps, NUM_FINGER_JOINTS), (steps, len(FINGERS))
+        shapes = (joints, joints, joints, each_finger, (steps,))
+        for (name, value), shape in zip(vars(self).items(), shapes, strict=True):
             if value is None:
                 continue
             if np.shape(value) != shape or steps == 0:
@@ -98,22 +79,18 @@ class EpisodeSignals:
 
     @classmethod
     def from_observations(
-        cls,
-        observations: Mapping[str, Any],
-        layout: Mapping[str, Mapping[str, slice]],
-        *,
-        progress: ArrayLike | None = None,
+        cls, observations: Mapping[str, Any], terms: Mapping[str, slice], progress: ArrayLike | None = None
     ) -> EpisodeSignals:
         """Signals of an episode recorded in a single interaction skill's environment.
 
         Args:
-            observations: the keys `task_b` (T or T + 1 rows; the first 28 numbers are the joint positions) and
+            observations: The keys `task_b` (T or T + 1 rows; the first 28 numbers are the joint positions) and
                 `context`, as the environment gave them.
-            layout: the environment's `unwrapped.layout`.
+            terms: The context's terms, `unwrapped.layout["context"]`.
             progress: (T,) progress increments, where they were recorded.
 
         Raises:
-            ValueError: where the progress has more steps than the observations.
+            UsageError: If the progress has more steps than the observations.
         """
         task, context = (np.asarray(observations[key], dtype=np.float64) for key in ("task_b", "context"))
         made = None if progress is None else np.asarray(progress, dtype=np.float64)
@@ -121,28 +98,24 @@ class EpisodeSignals:
         if steps > len(task):
             raise UsageError(f"progress has {steps} steps, expected at most the {len(task)} observations")
         rows = slice(len(task) - steps, None)  # what was seen after each action, where there are T + 1 observations
-        terms = layout["context"]
-        contact = context[rows, terms["fixture_contact"]] / FORCE_SCALE if "fixture_contact" in terms else None
         return cls(
             joint_position=task[rows, NUM_WRIST : NUM_WRIST + NUM_FINGER_JOINTS],
             torque=context[rows, terms["torque"]],
             joint_velocity=context[rows, terms["joint_velocity"]][:, NUM_WRIST:] / VELOCITY_SCALE,
-            fixture_contact=contact,
+            fixture_contact=context[rows, terms["fixture_contact"]] / FORCE_SCALE,
             progress=made,
         )
 
 
 @dataclass(frozen=True)
 class FingerUsage:
-    """Measured use of each finger by an interaction skill.
+    """Measured use of each finger by an interaction skill, in `FINGERS` order.
 
     Attributes:
-        shares: usage `u_f` of each finger in `FINGERS` order; not negative, sums to 1.
-        work: work shares `w_f`.
-        motion: motion shares `m_f`.
-        source: what the work share was measured on: `"contact"`, `"load"` or `"motion"` (nothing else recorded).
-        episodes: number of demonstrations.
-        workspace_weight: eps of eta_B.
+        shares: Usage `u_f`; not negative, sums to 1.
+        work: Work shares `w_f`.
+        motion: Motion shares `m_f`.
+        source: What the work share was measured on: "contact", "load" or "motion" (nothing else recorded).
         demonstrations: SHA-256 of what was measured.
     """
 
@@ -150,47 +123,40 @@ class FingerUsage:
     work: tuple[float, ...]
     motion: tuple[float, ...]
     source: str
-    episodes: int
-    workspace_weight: float = UsageConfig.workspace_weight
     demonstrations: str = ""
 
     def eta(self, mask: FingerMask) -> float:
         """eta_B(m) in [0, 1]: what the mask leaves B of the fingers that B's demonstrations use."""
-        released = ~np.asarray(mask.bits, dtype=bool)
+        use = float(np.asarray(self.shares)[~np.asarray(mask.bits, dtype=bool)].sum())
         joints = NUM_FINGER_JOINTS - int(np.sum(mask.joint_mask()))
-        use = float(np.asarray(self.shares)[released].sum())
-        return (1.0 - self.workspace_weight) * use + self.workspace_weight * joints / NUM_FINGER_JOINTS
+        return (1.0 - WORKSPACE_WEIGHT) * use + WORKSPACE_WEIGHT * joints / NUM_FINGER_JOINTS
 
 
-def measure_usage(episodes: Sequence[EpisodeSignals], config: UsageConfig | None = None) -> FingerUsage:
+def measure_usage(episodes: Sequence[EpisodeSignals]) -> FingerUsage:
     """Usage of each finger over a set of demonstrations; deterministic, and independent of the episodes' order.
 
     Episodes with contact forces are measured on contact only when all of them have it, likewise for static load, so
     that one table never mixes two measures.
 
     Raises:
-        ValueError: without episodes.
+        UsageError: Without episodes.
     """
-    config = config or UsageConfig()
     if not episodes:
         raise UsageError("finger usage needs at least one demonstration, got none")
-    motion = _mean_share([_motion(episode) for episode in episodes])
-    source, raw = "motion", [_motion(episode) for episode in episodes]
-    contact = [_contact_impulse(episode) for episode in episodes]
-    load = [_static_load(episode, config.still_velocity) for episode in episodes]
-    if all(value is not None and value.sum() > 0 for value in contact):
-        source, raw = "contact", [value for value in contact if value is not None]
-    elif all(value is not None and value.sum() > 0 for value in load):
-        source, raw = "load", [value for value in load if value is not None]
-    work = _mean_share(raw)
-    shares = (1.0 - config.motion_weight) * work + config.motion_weight * motion
+    source, motion = "motion", [_motion(episode) for episode in episodes]
+    work = motion
+    for name, measure in (("contact", _contact_impulse), ("load", _static_load)):
+        found = [value for episode in episodes if (value := measure(episode)) is not None and value.sum() > 0]
+        if len(found) == len(episodes):
+            source, work = name, found
+            break
+    work_share, motion_share = _mean_share(work), _mean_share(motion)
+    shares = (1.0 - MOTION_WEIGHT) * work_share + MOTION_WEIGHT * motion_share
     return FingerUsage(
         shares=tuple((shares / shares.sum()).tolist()),
-        work=tuple(work.tolist()),
-        motion=tuple(motion.tolist()),
+        work=tuple(work_share.tolist()),
+        motion=tuple(motion_share.tolist()),
         source=source,
-        episodes=len(episodes),
-        workspace_weight=config.workspace_weight,
         demonstrations=_identity(episodes),
     )
 
@@ -205,22 +171,20 @@ def recorded_signals(skill: str, root: str | Path | None = None) -> list[Episode
     Raises:
         FileError: If there is no dataset of the skill.
     """
-    dataset = load_demonstrations(dataset_id_of(skill), root)
-    layout = {"context": layout_of(HAND_CONTEXT + FIXTURE_CONTEXT)}
+    terms = layout_of(HAND_CONTEXT + FIXTURE_CONTEXT)
     signals = []
-    for episode in dataset.iterate_episodes():
+    for episode in load_demonstrations(dataset_id_of(skill), root).iterate_episodes():
         progress = (episode.infos or {}).get("reward_terms", {}).get("progress")
         if progress is not None:
             progress = progress[-len(episode.actions) :]  # the first row is the info of the reset
-        signals.append(EpisodeSignals.from_observations(episode.observations, layout, progress=progress))
+        signals.append(EpisodeSignals.from_observations(episode.observations, terms, progress))
     return signals
 
 
 def _identity(episodes: Sequence[EpisodeSignals]) -> str:
     """SHA-256 of the episodes, whatever their order."""
-    arrays = [[np.ascontiguousarray(part) for part in vars(e).values() if part is not None] for e in episodes]
-    hashes = [hashlib.sha256(b"".join(part.tobytes() for part in parts)).digest() for parts in arrays]
-    return hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
+    contents = [b"".join(part.tobytes() for part in vars(e).values() if part is not None) for e in episodes]
+    return hashlib.sha256(b"".join(sorted(hashlib.sha256(content).digest() for content in contents))).hexdigest()
 
 
 def _per_finger(joints: NDArray[np.float64], reduce: Any) -> NDArray[np.float64]:
@@ -231,8 +195,7 @@ def _per_finger(joints: NDArray[np.float64], reduce: Any) -> NDArray[np.float64]
 
 def _mean_share(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Mean over episodes of (5,) values normalised to sum 1; an episode of zeros counts as equal shares."""
-    even = np.full(len(FINGERS), 1.0 / len(FINGERS))
-    shares = np.array([value / value.sum() if value.sum() > 0 else even for value in values])
+    shares = np.array([value / value.sum() if value.sum() > 0 else np.full(5, 0.2) for value in values])
     mean = np.sort(shares, axis=0).mean(axis=0)  # sorted: the sum doesn't depend on the order of the episodes
     return np.asarray(mean / mean.sum())
 
@@ -244,10 +207,8 @@ def _motion(episode: EpisodeSignals) -> NDArray[np.float64]:
 
 def _step_weights(episode: EpisodeSignals) -> NDArray[np.float64]:
     """Weight of each step (T,): its progress where progress was recorded and made, else 1."""
-    if episode.progress is None:
-        return np.ones(len(episode.joint_position))
-    made = np.maximum(episode.progress, 0.0)
-    return made if made.sum() > 0 else np.ones_like(made)
+    made = np.zeros(1) if episode.progress is None else np.maximum(episode.progress, 0.0)
+    return made if made.sum() > 0 else np.ones(len(episode.joint_position))
 
 
 def _contact_impulse(episode: EpisodeSignals) -> NDArray[np.float64] | None:
@@ -257,10 +218,10 @@ def _contact_impulse(episode: EpisodeSignals) -> NDArray[np.float64] | None:
     return np.asarray(_step_weights(episode) @ np.maximum(episode.fixture_contact, 0.0))
 
 
-def _static_load(episode: EpisodeSignals, still_velocity: float) -> NDArray[np.float64] | None:
+def _static_load(episode: EpisodeSignals) -> NDArray[np.float64] | None:
     """Weighted sum over steps of each finger's excess actuator effort at rest, (5,)."""
     if episode.torque is None or episode.joint_velocity is None:
         return None
     excess = np.abs(episode.torque - np.median(episode.torque, axis=0))
-    still = 1.0 / (1.0 + (episode.joint_velocity / still_velocity) ** 2)
+    still = 1.0 / (1.0 + (episode.joint_velocity / STILL_VELOCITY) ** 2)
     return _per_finger(_step_weights(episode) @ (excess * still), np.sum)

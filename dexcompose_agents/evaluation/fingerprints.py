@@ -16,8 +16,11 @@ from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import parse_chain
 from dexcompose_envs.artefacts import DATA_VERSION, checksum
+from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.scene import model_hash_of
 
 _OWN_SOURCE = "dexcompose_envs.composition"
+"""Others' methods may use it as well."""
 
 
 def environment_fingerprint(pair: str, held_states: Any = None) -> dict[str, Any]:
@@ -27,16 +30,12 @@ def environment_fingerprint(pair: str, held_states: Any = None) -> dict[str, Any
         pair: "GraspBall-PushButton".
         held_states: The environment's option: a library or its file; None for the one that ships.
     """
-    from dexcompose_envs.held_states import HeldStateLibrary
-    from dexcompose_envs.scene import build_scene
-
-    retention, interactions = parse_chain(pair)
-    library: Any = retention if held_states is None else held_states
+    library: Any = parse_chain(pair)[0] if held_states is None else held_states
     if not isinstance(library, HeldStateLibrary):
         library = HeldStateLibrary.load(library)
     return {
         "data_version": DATA_VERSION,
-        "model_hash": str(build_scene(retention, *interactions).model_hash),
+        "model_hash": model_hash_of(pair),
         "held_states": checksum({"skill": library.skill}, library.columns())[:16],
     }
 
@@ -61,11 +60,11 @@ def run_config(
         made = json.loads(json.dumps({**made}, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise EvaluationError(f"describe() of method '{method.name}' gives no dict for JSON: {error}") from None
-    env = {key: value if isinstance(value, (str, int, float)) else repr(value) for key, value in env.items()}
+    own = _hash(Path(str(resources.files(_OWN_SOURCE))).glob("*.py"))
     return {
         "pair": pair,
-        "env": env,
-        "method": {**made, "name": method.name, "source": _class_source(type(method)), "composition": _own_source()},
+        "env": {key: value if isinstance(value, (str, int, float)) else repr(value) for key, value in env.items()},
+        "method": {**made, "name": method.name, "source": _class_source(type(method)), "composition": own},
         "episode_seed": "2**30 + seed * 2**17 + rollout",
         "mujoco": metadata.version("mujoco"),
     }
@@ -76,18 +75,13 @@ def _class_source(cls: type) -> str:
     modules = {base.__module__ for base in cls.__mro__}
     own = [name for name in modules if name == "__main__" or name.partition(".")[0] not in sys.stdlib_module_names]
     try:
-        return _hash(sorted(Path(inspect.getsourcefile(sys.modules[name]) or "") for name in own))
+        return _hash(Path(inspect.getsourcefile(sys.modules[name]) or "") for name in own)
     except (KeyError, TypeError, OSError):  # written in a session: no two can be told to be the same
         return f"unreadable {secrets.token_hex(4)}"
 
 
-def _own_source() -> str:
-    """Hash of this package's composition, which others' methods may use as well."""
-    return _hash(sorted(Path(str(resources.files(_OWN_SOURCE))).glob("*.py")))
-
-
 def _hash(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
+    for path in sorted(paths):
         digest.update(path.name.encode() + b"\0" + b"\n".join(path.read_bytes().splitlines()) + b"\0")
     return digest.hexdigest()[:16]

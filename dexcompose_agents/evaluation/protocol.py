@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from dexcompose_agents.evaluation.fingerprints import environment_fingerprint, run_config
@@ -30,8 +30,10 @@ from dexcompose_agents.evaluation.records import (
     tidy_episodes,
 )
 from dexcompose_agents.evaluation.results import summarise, write_results
-from dexcompose_agents.methods.base import CompositionMethod
-from dexcompose_envs import OUTCOMES
+from dexcompose_agents.methods import CompositionMethod, make_method
+from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
+from dexcompose_agents.runtime.progress import Advance
+from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.files import lock_folder
@@ -40,9 +42,6 @@ from dexcompose_envs.skills import composite_name
 
 HELD_SPLIT = "test"
 NO_SELECTOR = "none"
-
-Progress = Callable[[int, int], None]
-"""``progress(finished, total)`` in episodes of this run, called once at the start and after every episode."""
 
 
 class EvaluationInterrupted(KeyboardInterrupt):
@@ -57,19 +56,13 @@ class EvaluationInterrupted(KeyboardInterrupt):
         self.saved_to = saved_to
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found.
-
-    Attributes:
-        records: The episodes of this (pair, method, selector), in the order of the plan.
-        summary: Their row of ``results.json``: success mean, SD and interval, outcome counts.
-        out: The folder written to, ``None`` without one.
-    """
+class Evaluation(NamedTuple):
+    """What an evaluation found."""
 
     records: tuple[EpisodeRecord, ...]
+    """The episodes of this (pair, method, selector), in the order of the plan."""
     summary: dict[str, Any]
-    out: Path | None
+    """Their row of ``results.json``: success mean, SD and interval, outcome counts."""
 
 
 def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
@@ -110,17 +103,8 @@ def outcome_of(rollout: Rollout) -> str:
 
 def make_worlds(pair: str, num_envs: int, **kwargs: Any) -> Any:
     """Vector environment of a pair as the protocol wants it: no autoreset, held starts of the test split, NumPy."""
-    import gymnasium as gym
-
-    from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
-    from dexcompose_envs import register_chain
-
     return make_numpy_vec(
-        register_chain(pair),
-        num_envs=num_envs,
-        autoreset_mode=gym.vector.AutoresetMode.DISABLED,
-        held_split=HELD_SPLIT,
-        **kwargs,
+        register_chain(pair), num_envs, autoreset_mode=AutoresetMode.DISABLED, held_split=HELD_SPLIT, **kwargs
     )
 
 
@@ -140,7 +124,7 @@ def evaluate(
     selector: str | None = None,
     backend: str = "mujoco",
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     env_kwargs: dict[str, Any] | None = None,
     worlds: Callable[..., Any] = make_worlds,
     **method_kwargs: Any,
@@ -162,7 +146,7 @@ def evaluate(
         backend: Physics: "mujoco" on the CPU, or "warp" on a GPU. Part of the configuration: the engines agree within
             their confidence intervals, not episode by episode.
         device: Where "warp" and the method's networks run, such as "cuda:0"; by default the back end's own.
-        progress: Called with ``(finished, total)``.
+        progress: Called with ``(finished, total)`` in episodes of this run, at the start and after every episode.
         env_kwargs: Further options of the environment.
         worlds: Maker of the vector environment, ``worlds(pair, num_envs, **env_kwargs)``.
         **method_kwargs: Arguments of ``make_method``, e.g. ``mask="TH+MF+RF"``.
@@ -180,32 +164,32 @@ def evaluate(
     plan = planned_episodes(seeds, rollouts)
     whole_number("num_envs", num_envs)
     if isinstance(method, str):
-        from dexcompose_agents.methods import make_method
-
         method = make_method(method, pair, selector=selector, device=method_device(backend, device), **method_kwargs)
     elif method_kwargs:
         raise EvaluationError(f"{', '.join(sorted(method_kwargs))} given with a method instance; pass a method name")
     run = (pair, method.name, _selector_of(method, selector))
     folder = None if out is None else Path(out)
-    env_kwargs = dict(env_kwargs or {})
-    if backend != "mujoco":
-        env_kwargs["backend"] = backend
-    env = {"held_split": HELD_SPLIT, **env_kwargs}
+    engine = {} if backend == "mujoco" else {"backend": backend}
+    options = {**(env_kwargs or {}), **engine}
+    env = {"held_split": HELD_SPLIT, **options}
     if worlds is make_worlds:
-        env |= environment_fingerprint(pair, env_kwargs.get("held_states"))
-    if backend != "mujoco":
-        env_kwargs["device"] = device
+        env |= environment_fingerprint(pair, options.get("held_states"))
+    if engine:
+        options["device"] = device
     config = run_config(pair, method, env, method_kwargs)
 
-    with nullcontext() if folder is None else lock_folder(folder):
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(lock_folder(folder))
         book = _Book(folder, run, config, {"seeds": seeds, "rollouts": rollouts, "num_envs": num_envs})
+        stack.callback(book.close)
         todo = [episode for episode in plan if episode.seed not in book.records]
         if progress is not None:
             progress(len(plan) - len(todo), len(plan))
-        venv = None
         try:
             if todo:
-                venv = worlds(pair, min(num_envs, len(todo)), **env_kwargs)
+                venv = worlds(pair, min(num_envs, len(todo)), **options)
+                stack.callback(venv.close)
                 rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)
                 for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
                     book.add(rollout)
@@ -213,13 +197,8 @@ def evaluate(
                         progress(finished, len(plan))
         except KeyboardInterrupt:
             raise EvaluationInterrupted(folder) from None
-        finally:
-            if venv is not None and hasattr(venv, "close"):
-                venv.close()
-            book.close()
     kept = tuple(book.records[episode.seed] for episode in plan)
-    summary = summarise(kept, book.manifest)["runs"][0] | {"complete": True}
-    return Evaluation(records=kept, summary=summary, out=folder)
+    return Evaluation(kept, summarise(kept, book.manifest)["runs"][0] | {"complete": True})
 
 
 def _selector_of(method: CompositionMethod, wanted: str | None) -> str:
@@ -264,6 +243,7 @@ class _Book:
         """Put the episodes into the order of the plan, and bring the folder's other files up to date."""
         if self._folder is not None:
             tidy_episodes(self._folder)
-            self.manifest.add_wall_time("/".join(self._run), time.monotonic() - self._started)
+            entry = self.manifest.runs["/".join(self._run)]
+            entry["wall_time_s"] = round(entry["wall_time_s"] + time.monotonic() - self._started, 3)
             self.manifest.save(self._folder)
             write_results(self._folder)

@@ -6,8 +6,6 @@ success in %, mean over seeds, 32 rollouts per seed and pair.
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 PUBLISHED_LABEL = "published, Isaac Lab"
 PUBLISHED_SOURCE = (
     "DexCompose: Reusing Dexterous Policies for Multi-Task Manipulation with a Single Hand, main table "
@@ -17,7 +15,7 @@ PUBLISHED_SOURCE = (
 PUBLISHED_METHODS = ("frozen", "decomposed", "residual", "handful", "zero-shot", "dexcompose")
 """Columns of the table, under the names that methods have here."""
 
-_ROWS = {
+PUBLISHED = {
     "GraspBall-OpenDoor": (0.00, 38.94, 66.35, 52.16, 73.56, 82.69),
     "GraspBall-PushButton": (7.69, 42.31, 74.04, 73.56, 76.92, 85.58),
     "GraspBall-OpenMicrowave": (0.00, 34.62, 63.46, 43.51, 64.66, 73.08),
@@ -35,14 +33,7 @@ _ROWS = {
     "PickStick-OpenMicrowave": (0.00, 76.92, 61.54, 15.38, 77.88, 87.26),
     "PickStick-TurnOnSwitch": (2.88, 61.54, 48.56, 20.19, 66.59, 74.52),
 }
-
-PUBLISHED = MappingProxyType(
-    {pair: MappingProxyType(dict(zip(PUBLISHED_METHODS, row, strict=True))) for pair, row in _ROWS.items()}
-)
-"""``PUBLISHED[pair][method]``: composite success in %."""
-
-PUBLISHED_MEAN = MappingProxyType(dict(zip(PUBLISHED_METHODS, (3.09, 45.61, 61.60, 43.57, 69.23, 77.43), strict=True)))
-"""Overall row over all sixteen pairs, %."""
+"""Pair -> composite success in %, in the order of ``PUBLISHED_METHODS``."""
 
 
 def method_rank(method: str) -> tuple[int, str]:
@@ -52,6 +43,5 @@ def method_rank(method: str) -> tuple[int, str]:
 
 
 def published_success(pair: str, method: str) -> float | None:
-    """Published composite success (%) of ``method`` on ``pair`` ("GraspBall-PushButton"), ``None`` if there is none."""
-    row = PUBLISHED.get(pair)
-    return None if row is None else row.get(method)
+    """Published composite success (%) of a method on a pair; None if there is none."""
+    return dict(zip(PUBLISHED_METHODS, PUBLISHED.get(pair, ()), strict=False)).get(method)

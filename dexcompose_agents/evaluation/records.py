@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
 from dexcompose_agents.evaluation.published import method_rank
+from dexcompose_envs.checks import one_of, whole_number
 from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM, SETTLE_STEPS
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import OutputError, atomic_write
@@ -35,13 +36,10 @@ def episode_seed(seed: int, rollout: int) -> int:
     """``2**30 + seed * 2**17 + rollout``: distinct for all valid arguments, and below ``2**31``.
 
     Raises:
-        EvaluationError: If ``seed`` is not in [0, 8192) or ``rollout`` not in [0, 131072).
+        UsageError: If ``seed`` is not in [0, 8192) or ``rollout`` not in [0, 131072).
     """
-    if not 0 <= seed < MAX_SEEDS:
-        raise EvaluationError(f"evaluation seed must lie in [0, {MAX_SEEDS}), got {seed}")
-    if not 0 <= rollout < MAX_ROLLOUTS:
-        raise EvaluationError(f"rollout index must lie in [0, {MAX_ROLLOUTS}), got {rollout}")
-    return EVALUATION_SEED_BASE + seed * MAX_ROLLOUTS + rollout
+    whole_number("evaluation seed", seed, 0, MAX_SEEDS - 1)
+    return EVALUATION_SEED_BASE + seed * MAX_ROLLOUTS + whole_number("rollout", rollout, 0, MAX_ROLLOUTS - 1)
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ class EpisodeRecord:
         steps: Control steps until the end.
 
     Raises:
-        EvaluationError: If the pair or outcome is unknown, a name is empty, the episode seed is not one of the seed's,
-            or the outcome is impossible after so many steps.
+        UsageError: If the pair or outcome is unknown, a name is empty, the episode seed is not one of the seed's, or
+            the outcome is impossible after so many steps.
     """
 
     pair: str
@@ -78,8 +76,7 @@ class EpisodeRecord:
             raise EvaluationError(
                 f"episode_seed {self.episode_seed} is none of seed {self.seed}; expected 2**30 + seed * 2**17 + rollout"
             )
-        if self.outcome not in OUTCOME_NAMES:
-            raise EvaluationError(f"unknown outcome '{self.outcome}'; expected one of {', '.join(OUTCOME_NAMES)}")
+        one_of("outcome", self.outcome, OUTCOME_NAMES)
         low = _FEWEST_STEPS.get(self.outcome, 1)
         high = _MOST_STEPS.get(self.outcome) if self.pair.count("-") == 1 else None
         if self.steps < low or (high is not None and self.steps > high):
@@ -103,8 +100,6 @@ class EpisodeRecord:
 
 
 EPISODE_COLUMNS = tuple(field.name for field in fields(EpisodeRecord))
-
-
 _known_pair = lru_cache(composite_name)
 
 
@@ -144,10 +139,10 @@ def _read_file(path: Path) -> list[tuple[str, EpisodeRecord]]:
 
 
 def _check_planned(record: EpisodeRecord, manifest: Manifest, where: str) -> None:
-    entry = manifest.runs.get("/".join(record.run))
-    if entry is None:
-        raise FileError(f"{where}: the folder's manifest knows no run {'/'.join(record.run)}")
-    plan = entry["plan"]
+    run = "/".join(record.run)
+    if run not in manifest.runs:
+        raise FileError(f"{where}: the folder's manifest knows no run {run}")
+    plan = manifest.runs[run]["plan"]
     if record.seed >= plan["seeds"] or record.rollout >= plan["rollouts"]:
         raise FileError(
             f"{where}: seed {record.seed}, rollout {record.rollout} is not in the manifest's plan of "
@@ -176,11 +171,6 @@ def read_folder(folder: Path | str, *, must_exist: bool = True) -> tuple[list[Ep
     return list(seen.values()), manifest
 
 
-def read_episodes(folder: Path | str) -> list[EpisodeRecord]:
-    """The records of ``read_folder``."""
-    return read_folder(folder)[0]
-
-
 def tidy_episodes(folder: Path) -> None:
     """Put ``episodes.csv`` into the order of the plan: pair, method, selector, seed, rollout.
 
@@ -202,11 +192,7 @@ def as_csv(rows: Iterable[Iterable[object]]) -> str:
 
 
 def append_episode(folder: Path, record: EpisodeRecord) -> None:
-    """Add a line to ``episodes.csv``; it is in the file when this returns.
-
-    Raises:
-        OutputError: If it can't be written.
-    """
+    """Add a line to ``episodes.csv``; it is in the file when this returns, or an OutputError says why not."""
     path = folder / EPISODES_FILE
     try:
         with path.open("ab", buffering=0) as file:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dexcompose_agents.evaluation import published
 from dexcompose_agents.evaluation import statistics as stats
-from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest, write_json
+from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
 from dexcompose_agents.evaluation.records import OUTCOME_NAMES, EpisodeRecord, read_folder
+from dexcompose_agents.runtime.provenance import write_json
 
 RESULTS_FILE = "results.json"
 RESULTS_FORMAT = 1
 
 Method = tuple[str, str]
 """Method and selector: a row of the tables."""
-Cells = dict[Method, dict[str, dict[int, EpisodeRecord]]]
-"""``cells[method][pair][episode_seed]``."""
+Episodes = dict[str, dict[int, EpisodeRecord]]
+"""``episodes[pair][episode_seed]``."""
+Cells = dict[Method, Episodes]
 
 
 def _cells(records: Sequence[EpisodeRecord]) -> Cells:
@@ -30,23 +31,24 @@ def _cells(records: Sequence[EpisodeRecord]) -> Cells:
     return {method: cells[method] for method in sorted(cells, key=lambda row: (published.method_rank(row[0]), row[1]))}
 
 
-def _seed_rates(records: Sequence[EpisodeRecord]) -> dict[int, float]:
+def _over_seeds(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    """Success by seed and over the seeds, as a row of the results has it."""
     by_seed: dict[int, list[bool]] = {}
     for record in records:
         by_seed.setdefault(record.seed, []).append(record.success)
-    return {seed: sum(values) / len(values) for seed, values in sorted(by_seed.items())}
+    rates = {str(seed): sum(values) / len(values) for seed, values in sorted(by_seed.items())}
+    return {"success": stats.mean_and_sd([*rates.values()]), "per_seed": rates}
 
 
 def _interval(interval: stats.Interval | None) -> dict[str, float] | None:
-    return None if interval is None else asdict(interval)
+    return None if interval is None else interval._asdict()
 
 
-def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any] | None) -> dict[str, Any]:
+def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any]) -> dict[str, Any]:
     pair, method, selector = records[0].run
-    rates = _seed_rates(records)
     successes = sum(record.success for record in records)
     outcomes = Counter(record.outcome for record in records)
-    plan = (entry or {}).get("plan")
+    plan = entry.get("plan")
     return {
         "pair": pair,
         "method": method,
@@ -54,32 +56,32 @@ def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any] | No
         "episodes": len(records),
         "complete": None if plan is None else len(records) >= plan["seeds"] * plan["rollouts"],
         "successes": successes,
-        "success": stats.mean_and_sd(list(rates.values())),
-        "wilson95": asdict(stats.wilson_interval(successes, len(records))),
-        "per_seed": {str(seed): rate for seed, rate in rates.items()},
-        "outcomes": {name: outcomes.get(name, 0) for name in OUTCOME_NAMES},
+        **_over_seeds(records),
+        "wilson95": _interval(stats.wilson_interval(successes, len(records))),
+        "outcomes": {name: outcomes[name] for name in OUTCOME_NAMES},
         "mean_steps": sum(record.steps for record in records) / len(records),
         "published_percent": published.published_success(pair, method),
-        "mask": (entry or {}).get("config", {}).get("method", {}).get("mask"),
-        "wall_time_s": (entry or {}).get("wall_time_s"),
+        "mask": entry.get("config", {}).get("method", {}).get("mask"),
+        "wall_time_s": entry.get("wall_time_s"),
     }
 
 
-def _common(cells: Cells) -> tuple[list[str], list[int]]:
-    """Pairs, and episode seeds on them, that every row has run: only over these may rows be put side by side."""
-    rows = list(cells.values())
-    pairs = sorted(set.intersection(*(set(row) for row in rows)))
-    seeds = set.intersection(*(set(row[pair]) for row in rows for pair in pairs)) if pairs else ()
-    return pairs, sorted(seeds)
+def _difference(
+    row: Episodes, other: Episodes, pairs: Sequence[str], seeds: Sequence[int]
+) -> tuple[float, dict[str, float] | None]:
+    differences = [[row[pair][seed].success - other[pair][seed].success for seed in seeds] for pair in pairs]
+    mean, interval = stats.paired_difference(differences)
+    return mean, _interval(interval)
 
 
 def _overall(cells: Cells, reference: Method) -> list[dict[str, Any]]:
-    """One row per method over the common episodes: average over pairs within each seed, then over the seeds."""
-    pairs, seeds = _common(cells)
+    """One row per method over the episodes that every row has run: only over these may rows be put side by side."""
+    pairs = sorted(set.intersection(*(set(row) for row in cells.values())))
+    seeds = sorted(set.intersection(*(set(row[pair]) for row in cells.values() for pair in pairs))) if pairs else []
     rows = []
     for method, row in cells.items() if seeds else ():
         # Every pair has the same episodes, so the rate over all of a seed's is the average over pairs.
-        by_seed = _seed_rates([row[pair][seed] for pair in pairs for seed in seeds])
+        success = _over_seeds([row[pair][seed] for pair in pairs for seed in seeds])
         theirs = [value for pair in pairs if (value := published.published_success(pair, method[0])) is not None]
         difference, interval = _difference(row, cells[reference], pairs, seeds)
         rows.append(
@@ -88,36 +90,26 @@ def _overall(cells: Cells, reference: Method) -> list[dict[str, Any]]:
                 "selector": method[1],
                 "pairs": pairs,
                 "episodes": len(pairs) * len(seeds),
-                "success": stats.mean_and_sd(list(by_seed.values())),
-                "bootstrap95": _interval(stats.bootstrap_interval(list(by_seed.values()))),
-                "per_seed": {str(seed): rate for seed, rate in by_seed.items()},
+                **success,
+                "bootstrap95": _interval(stats.bootstrap_interval([*success["per_seed"].values()])),
                 "published_percent": sum(theirs) / len(pairs) if len(theirs) == len(pairs) else None,
                 "difference": difference,
-                "difference95": _interval(interval),
+                "difference95": interval,
             }
         )
     return rows
-
-
-def _difference(
-    row: Mapping[str, Mapping[int, EpisodeRecord]],
-    other: Mapping[str, Mapping[int, EpisodeRecord]],
-    pairs: Sequence[str],
-    seeds: Sequence[int],
-) -> tuple[float, stats.Interval | None]:
-    return stats.paired_difference([[row[p][seed].success - other[p][seed].success for seed in seeds] for p in pairs])
 
 
 def _comparisons(cells: Cells, reference: Method) -> list[dict[str, Any]]:
     """Every method minus the reference, on the episodes of a pair that both have run."""
     rows = []
     other = cells[reference]
-    for method, pairs in cells.items():
-        for pair in pairs if method != reference else ():
-            seeds = sorted(set(pairs[pair]) & set(other.get(pair, ())))
+    for method, row in cells.items():
+        for pair in row if method != reference else ():
+            seeds = sorted(set(row[pair]) & set(other.get(pair, ())))
             if not seeds:
                 continue
-            difference, interval = _difference(pairs, other, [pair], seeds)
+            difference, interval = _difference(row, other, [pair], seeds)
             rows.append(
                 {
                     "pair": pair,
@@ -126,7 +118,7 @@ def _comparisons(cells: Cells, reference: Method) -> list[dict[str, Any]]:
                     "minus": reference[0],
                     "minus_selector": reference[1],
                     "difference": difference,
-                    "bootstrap95": _interval(interval),
+                    "bootstrap95": interval,
                     "episodes": len(seeds),
                 }
             )
@@ -134,16 +126,13 @@ def _comparisons(cells: Cells, reference: Method) -> list[dict[str, Any]]:
 
 
 def _reference(cells: Cells, name: str | None) -> Method:
-    if name is not None:
-        wanted = [method for method in cells if name in (method[0], "/".join(method))]
-        if not wanted:
-            there = ", ".join(dict.fromkeys(method for method, _ in cells))
-            raise EvaluationError(f"no episodes of the reference method '{name}'; expected one of {there}")
-        return wanted[0]
-    last = [method[0] for method in cells if method[0] in published.PUBLISHED_METHODS] or [
-        method[0] for method in cells
-    ]
-    return next(method for method in cells if method[0] == last[-1])
+    if name is None:
+        name = ([method for method, _ in cells if method in published.PUBLISHED_METHODS] or [m for m, _ in cells])[-1]
+    for method in cells:
+        if name in (method[0], "/".join(method)):
+            return method
+    there = ", ".join(dict.fromkeys(method for method, _ in cells))
+    raise EvaluationError(f"no episodes of the reference method '{name}'; expected one of {there}")
 
 
 def summarise(
@@ -169,16 +158,15 @@ def summarise(
     cells, entries = _cells(records), manifest.runs if manifest is not None else {}
     chosen = _reference(cells, reference) if cells else None
     runs = [
-        _run_summary(list(episodes.values()), entries.get(f"{pair}/{'/'.join(method)}"))
+        _run_summary(list(episodes.values()), entries.get(f"{pair}/{'/'.join(method)}", {}))
         for method, pairs in cells.items()
         for pair, episodes in pairs.items()
     ]
-    runs.sort(key=lambda run: run["pair"])
     return {
         "format": RESULTS_FORMAT,
         "complete": all(run["complete"] is not False for run in runs) and bool(runs),
         "reference": None if chosen is None else {"method": chosen[0], "selector": chosen[1]},
-        "runs": runs,
+        "runs": sorted(runs, key=lambda run: run["pair"]),
         "overall": [] if chosen is None else _overall(cells, chosen),
         "comparisons": [] if chosen is None else _comparisons(cells, chosen),
         "published": {"label": published.PUBLISHED_LABEL, "source": published.PUBLISHED_SOURCE},
@@ -186,12 +174,6 @@ def summarise(
     }
 
 
-def write_results(folder: Path) -> dict[str, Any]:
-    """Compute the results of ``folder`` from its episodes and write them to ``results.json`` atomically.
-
-    Returns:
-        The content written.
-    """
-    results = summarise(*read_folder(folder))
-    write_json(folder / RESULTS_FILE, results)
-    return results
+def write_results(folder: Path) -> None:
+    """Compute the results of ``folder`` from its episodes and write them to ``results.json``."""
+    write_json(folder / RESULTS_FILE, summarise(*read_folder(folder)))

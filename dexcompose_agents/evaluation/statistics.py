@@ -8,10 +8,9 @@ of one block of rollouts scatters, the interval how well the success rate of one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,7 @@ BOOTSTRAP_RESAMPLES = 2000
 """Resamples of a bootstrap interval; its random generator is seeded, so the same data give the same interval."""
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A confidence interval ``[low, high]`` on the scale of its data."""
 
     low: float
@@ -33,12 +31,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
 
     With ``p = successes / trials`` and the normal quantile ``z``, the interval is
     ``(p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`` (Wilson 1927). Unlike the normal approximation it
-    stays inside [0, 1] and has a positive width at 0 % and at 100 %.
-
-    Args:
-        successes: Number of successful rollouts.
-        trials: Number of rollouts; with none, nothing is known and the interval is [0, 1].
-        confidence: Two-sided level.
+    stays inside [0, 1] and has a positive width at 0 % and at 100 %. With no trials it is [0, 1].
 
     Raises:
         ValueError: If ``0 <= successes <= trials`` does not hold.
@@ -90,10 +83,10 @@ def paired_difference(pairs: Sequence[Sequence[int]], confidence: float = 0.95) 
 
     Args:
         pairs: For every pair of skills its episodes' differences, each -1, 0 or 1; every pair weighs the same.
-        confidence: Level of the bootstrap interval over episodes.
+        confidence: Level of the interval.
 
     Returns:
-        The mean, and its interval: None where no pair's differences differ among themselves.
+        The mean, and its bootstrap interval over episodes: None where no pair's differences differ among themselves.
 
     Raises:
         ValueError: If there is no episode.

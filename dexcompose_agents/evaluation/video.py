@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dexcompose_agents.evaluation.manifest import read_json, write_json
 from dexcompose_agents.evaluation.protocol import UntilDecided, make_worlds, outcome_of
 from dexcompose_agents.evaluation.tables import OUTCOME_LABELS
 from dexcompose_agents.methods.base import CompositionMethod
+from dexcompose_agents.runtime.provenance import read_json, write_json
 from dexcompose_envs.episodes.phases import PHASES
 from dexcompose_envs.errors import FileError, MachineError, UsageError
 from dexcompose_envs.faces import RENDER_FPS

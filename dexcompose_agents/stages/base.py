@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 from tyro.conf import Positional, Suppress
 
 from dexcompose_agents.artefacts.shipped import file_hash, pretrained_folder
-from dexcompose_agents.evaluation.manifest import config_hash
 from dexcompose_agents.runtime.compute import Piece, physics_options
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.presets import PRESETS
 from dexcompose_agents.runtime.progress import Advance, progress_bar
 from dexcompose_agents.stages.settings import changed, on_device, options, that_matter, with_options
-from dexcompose_envs.artefacts import DATA_VERSION
+from dexcompose_envs.artefacts import DATA_VERSION, checksum
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.held_states import held_states_folder
@@ -229,4 +228,4 @@ def content_hash(path: Path) -> str:
     if not path.is_dir():
         return file_hash(path)
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    return config_hash({file.relative_to(path).as_posix(): file_hash(file) for file in files})
+    return checksum({file.relative_to(path).as_posix(): file_hash(file) for file in files}, {})[:16]

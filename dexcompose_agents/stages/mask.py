@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.artefacts.shipped import DEFAULT_SELECTOR
-from dexcompose_agents.attribution.selectors import SELECTORS
+from dexcompose_agents.attribution.selectors import SELECTORS, Selection, select_mask
 from dexcompose_agents.stages.base import Advance, Chain, Piece, Reads, Stage
 from dexcompose_envs import parse_pair
 
@@ -74,7 +74,6 @@ class Mask(Stage):
         return {"mask.json": mask_file(self.name, self.selector)}
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
-        from dexcompose_agents.attribution import select_mask
         from dexcompose_envs.demonstrations import dataset_id_of
 
         table, dataset = self.reads()
@@ -82,8 +81,6 @@ class Mask(Stage):
         select_mask(self.name, self.selector, table.path, root).save(work / "mask.json")
 
     def tell(self) -> None:
-        from dexcompose_agents.attribution import Selection
-
         chosen = Selection.load(self.destination)
         print(f"{self.name}: preserve {chosen.mask}. {chosen.why}")
 

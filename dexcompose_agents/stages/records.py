@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dexcompose_agents.evaluation.manifest import machine_info, software_versions, write_json
 from dexcompose_agents.runtime.compute import Piece
 from dexcompose_agents.runtime.progress import Advance
+from dexcompose_agents.runtime.provenance import machine_info, software_versions, write_json
 from dexcompose_agents.stages.base import Stage, content_hash
 from dexcompose_envs import __version__
 from dexcompose_envs.artefacts import difference

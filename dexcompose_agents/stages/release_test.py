@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dexcompose_agents.stages.base import Advance, Backend, Piece, Reads, Stage
 
 if TYPE_CHECKING:
-    from dexcompose_agents.attribution import ReleaseTestConfig
+    from dexcompose_agents.attribution.release_test import ReleaseTestConfig
 
 
 @dataclass(kw_only=True)
@@ -29,7 +29,7 @@ class ReleaseTest(Stage):
 
     @classmethod
     def defaults(cls, preset: str, name: str | None = None) -> ReleaseTestConfig:
-        from dexcompose_agents.attribution import ReleaseTestConfig
+        from dexcompose_agents.attribution.release_test import ReleaseTestConfig
 
         return ReleaseTestConfig(rollouts=1, steps=20) if preset == "test" else ReleaseTestConfig()
 
@@ -46,7 +46,7 @@ class ReleaseTest(Stage):
         }
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
-        from dexcompose_agents.attribution import run_release_test
+        from dexcompose_agents.attribution.release_test import run_release_test
         from dexcompose_envs.held_states import HeldStateLibrary
 
         (library,) = self.reads()
@@ -56,7 +56,7 @@ class ReleaseTest(Stage):
         )  # fmt: skip
 
     def tell(self) -> None:
-        from dexcompose_agents.attribution import read_csv
+        from dexcompose_agents.attribution.tables import read_csv
 
         results = read_csv(self.destination / "release_test.csv")
         for row in sorted(results, key=lambda row: -row.p_ret):

@@ -9,9 +9,9 @@ from pkgutil import resolve_name
 from typing import Any
 
 from dexcompose_agents.artefacts.shipped import SUMMARY_FILE
-from dexcompose_agents.evaluation.manifest import write_json
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import progress_bar
+from dexcompose_agents.runtime.provenance import write_json
 from dexcompose_agents.stages import STAGES
 from dexcompose_agents.stages.base import Needs, Piece, Preset
 from dexcompose_agents.stages.records import complete, read_json

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dexcompose_agents.attribution import ReleaseTestConfig, run_release_test
+from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_release_test
 from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.held_states.collection import HoldCriteria, collect

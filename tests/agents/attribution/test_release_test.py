@@ -19,7 +19,7 @@ from dexcompose_agents.attribution.release_test import (
     finger_targets,
     run_release_test,
 )
-from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, to_csv, write_csv
+from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
 from dexcompose_envs import hand
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
@@ -121,7 +121,7 @@ def test_folder_has_table_settings_and_picture_and_resumes(fake, tmp_path):
     assert json.loads((tmp_path / "release_test.json").read_text())["seed"] == 5
     made = len(fake.made)
     assert run(fake, masks=fake.masks, out=tmp_path) == results and len(fake.made) == made
-    with pytest.raises(ValueError, match=r"seed = 5, this one has 6"):
+    with pytest.raises(ValueError, match=r"settings\.seed is 5; expected 6"):
         run(fake, ReleaseTestConfig(steps=20, rollouts=12, clean_steps=4, seed=6), masks=fake.masks, out=tmp_path)
 
 
@@ -136,7 +136,9 @@ def test_another_library_of_the_same_size_is_refused(fake, tmp_path):
     columns = fake.library.columns()
     columns["hold_target"] = columns["hold_target"] + 0.01
     fake.library = HeldStateLibrary.from_columns(fake.library.manifest, columns)
-    with pytest.raises(UsageError, match=r"holds a release test with held_states = '[0-9a-f]{64}', this one has"):
+    with pytest.raises(
+        UsageError, match=r"holds a release test whose settings\.held_states is '[0-9a-f]{64}'; expected"
+    ):
         run(fake, masks=fake.masks[:1], out=tmp_path)
 
 
@@ -148,10 +150,13 @@ def test_the_held_states_of_another_skill_are_refused(fake):
 
 def test_a_table_without_settings_is_refused(fake, tmp_path):
     run(fake, masks=fake.masks[:1], out=tmp_path)
-    for text in ("{", "[1]"):
+    for text, error, message in (("{", FileError, "is not JSON"), ("[1]", UsageError, r"whose settings is \[1\]")):
         (tmp_path / "release_test.json").write_text(text)
-        with pytest.raises(FileError, match=r"release_test\.csv has no readable release_test\.json"):
+        with pytest.raises(error, match=message):
             run(fake, masks=fake.masks[:1], out=tmp_path)
+    (tmp_path / "release_test.json").unlink()
+    with pytest.raises(FileError, match=r"cannot read '.*release_test\.json'"):
+        run(fake, masks=fake.masks[:1], out=tmp_path)
 
 
 def test_two_tests_in_one_folder_are_refused(fake, tmp_path):
@@ -204,9 +209,9 @@ def test_the_real_environment_fits(motion, retained):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"motion": "jump"}, "motion is 'jump', expected one of shake, still"),
+        ({"motion": "jump"}, "unknown motion 'jump'; expected one of shake, still"),
         ({"rollouts": 0}, "rollouts is 0"),
-        ({"steps": 10}, "clean_steps is 20, expected at most steps = 10"),
+        ({"steps": 10}, "clean_steps is 20; expected a whole number from 1 to 10"),
         ({"retain_distance": 0.06}, "retain_distance is 0.06"),
     ],
 )
@@ -252,6 +257,7 @@ ROWS = [MaskResult(mask, 7 * i, 90 - i, 100, slip=0.01 * i) for i, mask in enume
         (HEADER + "XX,1,4,0.5,0,1,0.5,0,1,0,10,0,0\n", "line 2"),
         (HEADER + "TH,1,4,1.5,0,1,0.5,0,1,0,10,0,0\n", "line 2"),
         (HEADER + "TH,1,4,a,0,1,0.5,0,1,0,10,0,0\n", "line 2"),
+        (HEADER + "TH,1,4,inf,0,1,0.5,0,1,0,10,0,0\n", "line 2"),
         (HEADER + "TH,1\n", "line 2"),
     ],
 )
@@ -266,7 +272,8 @@ def test_wrong_tables_are_refused(text, message, tmp_path):
 def test_an_edited_table_is_refused_with_the_line(tmp_path_factory, data):
     """Any digit of any row changed: the message names the row."""
     path = tmp_path_factory.mktemp("table") / "table.csv"
-    lines = to_csv(ROWS).splitlines(keepends=True)
+    write_csv(path, ROWS)
+    lines = path.read_text().splitlines(keepends=True)
     row = data.draw(st.integers(1, 5))
     place = data.draw(st.sampled_from([i for i, letter in enumerate(lines[row]) if letter.isdigit()]))
     digit = data.draw(st.sampled_from([d for d in "0123456789" if d != lines[row][place]]))

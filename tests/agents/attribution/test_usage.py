@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dexcompose_agents.attribution.usage import EpisodeSignals, UsageConfig, measure_usage
+from dexcompose_agents.attribution.usage import EpisodeSignals, measure_usage
 from dexcompose_envs.hand import FINGERS, finger_slice
 from dexcompose_envs.ownership import FingerMask
 
@@ -26,7 +26,7 @@ def test_contact_by_hand():
     contact[1:, INDEX] = 3.0  # impulse 9
     contact[3, 4] = 1.0  # thumb: 1
     usage = measure_usage([EpisodeSignals(positions(FF=0.0, MF=1.0), fixture_contact=contact)])
-    assert usage.source == "contact" and usage.episodes == 1
+    assert usage.source == "contact"
     # Motion: the index travels half its range, the middle finger all of it: shares 1/3 and 2/3.
     assert usage.motion == pytest.approx((1 / 3, 2 / 3, 0, 0, 0))
     assert usage.work == pytest.approx((0.9, 0, 0, 0, 0.1))
@@ -72,24 +72,21 @@ def test_one_episode_without_contact_decides_for_all():
 
 
 def test_signals_from_recorded_observations():
-    layout = {
-        "context": {"joint_velocity": slice(0, 28), "torque": slice(28, 50), "fixture_contact": slice(50, 55)},
-        "task_b": {},
-    }
+    terms = {"joint_velocity": slice(0, 28), "torque": slice(28, 50), "fixture_contact": slice(50, 55)}
     context = np.zeros((6, 55), np.float32)
     context[:, 6:28] = 0.2
     context[:, 28:50] = 0.3
     context[:, 50] = 0.4
     task = np.zeros((6, 35), np.float32)
     task[:, 6:28] = np.arange(6)[:, None] / 10
-    signals = EpisodeSignals.from_observations({"task_b": task, "context": context}, layout, progress=np.ones(5))
+    signals = EpisodeSignals.from_observations({"task_b": task, "context": context}, terms, progress=np.ones(5))
     # Five actions and six observations: the observations after each action count.
     np.testing.assert_allclose(signals.joint_position[:, 0], [0.1, 0.2, 0.3, 0.4, 0.5], atol=1e-6)
     np.testing.assert_allclose(signals.joint_velocity, 2.0, rtol=1e-6)
     np.testing.assert_allclose(signals.torque, 0.3, rtol=1e-6)
     np.testing.assert_allclose(signals.fixture_contact[:, 0], 4.0, rtol=1e-6)
     with pytest.raises(ValueError, match="progress has 9 steps, expected at most the 6"):
-        EpisodeSignals.from_observations({"task_b": task, "context": context}, layout, progress=np.ones(9))
+        EpisodeSignals.from_observations({"task_b": task, "context": context}, terms, progress=np.ones(9))
 
 
 def test_wrong_input_is_refused():
@@ -99,10 +96,6 @@ def test_wrong_input_is_refused():
         EpisodeSignals(np.zeros((4, 21)))
     with pytest.raises(ValueError, match=r"torque .*isn't finite"):
         EpisodeSignals(positions(), np.full((4, 22), np.inf))
-    with pytest.raises(ValueError, match="motion_weight is 2"):
-        UsageConfig(motion_weight=2.0)
-    with pytest.raises(ValueError, match="still_velocity is 0"):
-        UsageConfig(still_velocity=0.0)
 
 
 @st.composite

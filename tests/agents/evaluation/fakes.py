@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dexcompose_agents.evaluation.records import EpisodeRecord, read_folder
 from dexcompose_envs.episodes.phases import OUTCOMES
 
 ENDINGS = {10: ("init", "unstable"), 50: ("transition", "success", "b_fail", "unstable"), 99: ("drop", "success")}
 """How an episode of at most so many steps can end."""
+
+
+def read_episodes(folder: Path) -> list[EpisodeRecord]:
+    """What a folder's files say."""
+    return read_folder(folder)[0]
 
 
 class FakeWorlds:

@@ -14,26 +14,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, episode_seed, evaluate, fingerprints
-from dexcompose_agents.evaluation.manifest import Manifest, software_versions
+from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, evaluate, fingerprints
+from dexcompose_agents.evaluation.manifest import Manifest
 from dexcompose_agents.evaluation.protocol import outcome_of
 from dexcompose_agents.evaluation.records import (
     EVALUATION_SEED_BASE,
     EpisodeRecord,
     append_episode,
-    read_episodes,
+    episode_seed,
     tidy_episodes,
 )
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.results import write_results
 from dexcompose_agents.methods import make_method
+from dexcompose_agents.runtime.provenance import software_versions
 from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import LOCK_FILE, OutputError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.rollouts import AgentError, Episode, Rollout
 
-from .fakes import FakeMethod, FakeWorlds
+from .fakes import FakeMethod, FakeWorlds, read_episodes
 
 PAIR = "GraspBall-PushButton"
 
@@ -57,7 +58,7 @@ def test_episode_seeds_are_distinct_and_apart_from_training(first: tuple[int, in
 @pytest.mark.parametrize(("seed", "rollout"), [(-1, 0), (8192, 0), (0, -1), (0, 2**17)])
 def test_episode_seed_refuses_numbers_out_of_range(seed: int, rollout: int) -> None:
     """Out of range would collide with another episode's seed."""
-    with pytest.raises(EvaluationError, match="must lie in"):
+    with pytest.raises(UsageError, match=r"is -?\d+; expected a whole number from 0 to (8191|131071)$"):
         episode_seed(seed, rollout)
 
 
@@ -186,8 +187,8 @@ FIRST = episode_seed(0, 0)
         (f"{PAIR},,none,0,{FIRST},drop,60", "must not be empty"),
         (f"{PAIR},fake,none,0,{FIRST - 1},drop,60", "is none of seed 0"),
         (f"{PAIR},fake,none,0,{FIRST + 2**17},drop,60", "is none of seed 0"),
-        (f"{PAIR},fake,none,8192,{FIRST},drop,60", "evaluation seed must lie in"),
-        (f"{PAIR},fake,none,-1,{FIRST},drop,60", "evaluation seed must lie in"),
+        (f"{PAIR},fake,none,8192,{FIRST},drop,60", "evaluation seed is 8192; expected"),
+        (f"{PAIR},fake,none,-1,{FIRST},drop,60", "evaluation seed is -1; expected"),
         (f"{PAIR},fake,none,0,{FIRST},error,0", "'error' after 0 steps cannot be; expected at least 1"),
         (f"{PAIR},fake,none,0,{FIRST},b_fail,-5", "'b_fail' after -5 steps"),
         (f"{PAIR},fake,none,0,{FIRST},success,10", "expected at least 11"),

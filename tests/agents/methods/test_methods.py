@@ -12,7 +12,7 @@ import torch
 
 from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stabiliser_path
 from dexcompose_agents.artefacts.weights import load_weights
-from dexcompose_agents.attribution import Selection
+from dexcompose_agents.attribution.selectors import Selection
 from dexcompose_agents.diffusion import DiffusionPolicy, Episode, preset, train
 from dexcompose_agents.diffusion.training import KIND
 from dexcompose_agents.methods import CompositionMethod, CompositionSpec, make_method
