@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
 from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, evaluate
 from dexcompose_agents.evaluation.protocol import method_device, planned_episodes
 from dexcompose_agents.evaluation.report import write_report
-from dexcompose_agents.evaluation.tables import terminal_table
+from dexcompose_agents.evaluation.tables import print_tables
 from dexcompose_agents.evaluation.video import load_videos, record_video, save_videos
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.runtime.progress import progress_bar
@@ -21,50 +20,37 @@ from dexcompose_envs.errors import MachineError
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.skills import composite_name
 
-DEFAULT_METHODS = ("frozen", "zero-shot", "dexcompose")
-
-MethodMaker = Callable[..., CompositionMethod]
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """What is benchmarked.
-
-    Attributes:
-        pairs: Names of pairs; all pairs if empty.
-        methods: Registered names or "module:Class".
-        seeds: Evaluation seeds.
-        rollouts: Rollouts per seed, pair and method.
-        num_envs: Worlds stepped together; does not change the result.
-        selector: Selector whose shipped masks are used, by default the shipped choice; methods that take none are
-            named, and recorded with "none".
-        backend: Physics, see ``evaluate``.
-        device: Where "warp" and the methods' networks run.
-        reference: Method that the others are compared with in the report, see ``summarise``.
-        out: Folder for episodes, results, videos and report.
-        videos: "one" films one rollout per method on the first pair, "all" on every pair, "none" none.
-    """
-
-    pairs: tuple[str, ...] = ()
-    methods: tuple[str, ...] = DEFAULT_METHODS
-    seeds: int = 8
-    rollouts: int = 32
-    num_envs: int = 64
-    selector: str | None = None
-    backend: str = "mujoco"
-    device: str | None = None
-    reference: str | None = None
-    out: Path = Path("runs/bench")
-    videos: Literal["one", "all", "none"] = "one"
-
 
 def run_bench(
-    config: BenchConfig, console: Console | None = None, *, make: MethodMaker = make_method, **evaluate_options: Any
+    out: Path,
+    pairs: Sequence[str],
+    methods: Sequence[str],
+    *,
+    seeds: int,
+    rollouts: int,
+    backend: str = "mujoco",
+    device: str | None = None,
+    selector: str | None = None,
+    reference: str | None = None,
+    videos: str = "one",
+    console: Console | None = None,
+    make: Callable[..., CompositionMethod] = make_method,
+    **evaluate_options: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """Evaluate all pairs with all methods, print the table and write ``report.html``.
 
     Args:
-        config: What to run.
+        out: Folder for episodes, results, videos and report.
+        pairs: Names of pairs; all pairs if empty.
+        methods: Registered names or "module:Class".
+        seeds: Evaluation seeds.
+        rollouts: Rollouts per seed, pair and method.
+        backend: Physics, see ``evaluate``.
+        device: Where "warp" and the methods' networks run.
+        selector: Selector whose shipped masks are used, by default the shipped choice; methods that take none are
+            named, and recorded with "none".
+        reference: Method that the others are compared with in the report, see ``summarise``.
+        videos: "one" films one rollout per method on the first pair, "all" on every pair, "none" none.
         console: Where to print.
         make: Maker of methods, ``make(name, pair, selector=...)``.
         **evaluate_options: Passed on to ``evaluate``.
@@ -75,47 +61,45 @@ def run_bench(
     Raises:
         EvaluationError: If the folder holds episodes of another configuration, or two methods have one name.
         UsageError: On an unknown pair or method, before anything is run, or a folder that is in use.
-        OSError: If the folder cannot be written.
         EvaluationInterrupted: On Ctrl-C; running the same command again goes on from there.
     """
     console = console or Console()
-    pairs = [composite_name(pair) for pair in config.pairs or pair_names()]
-    if not config.methods:
+    pairs = [composite_name(pair) for pair in pairs or pair_names()]
+    if not methods:
         raise EvaluationError("no method given; expected at least one")
-    planned_episodes(config.seeds, config.rollouts)
-    device = method_device(config.backend, config.device)
-    options = {} if device is None else {"device": device}
-    with lock_folder(config.out):  # before anything is computed
-        methods = {
-            pair: [make(name, pair, selector=config.selector, **options) for name in config.methods] for pair in pairs
-        }
-        _check_names(methods[pairs[0]], config, console)
-        for pair in pairs:
-            for method in methods[pair]:
+    planned_episodes(seeds, rollouts)
+    networks = method_device(backend, device)
+    options = {} if networks is None else {"device": networks}
+    with lock_folder(out):  # before anything is computed
+        made = {pair: [make(name, pair, selector=selector, **options) for name in methods] for pair in pairs}
+        _check_names(made[pairs[0]], selector, reference, console)
+        for pair, methods_of_pair in made.items():
+            for method in methods_of_pair:
                 with progress_bar(f"{pair}  {method.name}") as advance:
                     evaluate(
-                        pair, method, seeds=config.seeds, rollouts=config.rollouts, num_envs=config.num_envs,
-                        backend=config.backend, device=config.device, out=config.out, progress=advance,
-                        **evaluate_options,
+                        pair, method, seeds=seeds, rollouts=rollouts, backend=backend, device=device, out=out,
+                        progress=advance, **evaluate_options,
                     )  # fmt: skip
-        if config.videos != "none":
-            filmed = pairs if config.videos == "all" else pairs[:1]
-            _film(config.out, [(pair, method) for pair in filmed for method in methods[pair]], console)
-        report, results = write_report(config.out, reference=config.reference)
-    console.print(terminal_table(results))
+        if videos != "none":
+            filmed = pairs if videos == "all" else pairs[:1]
+            _film(out, [(pair, method) for pair in filmed for method in made[pair]], console)
+        report, results = write_report(out, reference=reference)
+    print_tables(results, console)
     console.print(f"report: {report}", soft_wrap=True, markup=False)
     return report, results
 
 
-def _check_names(methods: list[CompositionMethod], config: BenchConfig, console: Console) -> None:
+def _check_names(
+    methods: list[CompositionMethod], selector: str | None, reference: str | None, console: Console
+) -> None:
     names = [method.name for method in methods]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise EvaluationError(f"method {', '.join(twice)} is there twice; expected methods with different names")
-    if config.reference is not None and config.reference.partition("/")[0] not in names:
-        raise EvaluationError(f"reference '{config.reference}' is none of the methods {', '.join(names)}")
+    if reference is not None and reference.partition("/")[0] not in names:
+        raise EvaluationError(f"reference '{reference}' is none of the methods {', '.join(names)}")
     without = [method.name for method in methods if getattr(method, "selector", None) in (None, "none")]
-    if config.selector is not None and without:
-        text = f"selector '{config.selector}' does not apply to {', '.join(without)}, recorded with selector 'none'"
+    if selector is not None and without:
+        text = f"selector '{selector}' does not apply to {', '.join(without)}, recorded with selector 'none'"
         console.print(text, soft_wrap=True, markup=False)
 
 

@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from dexcompose_agents.evaluation.protocol import HELD_SPLIT
@@ -18,12 +20,11 @@ from dexcompose_agents.evaluation.video import CONTROL_RATE, check_video_path, w
 from dexcompose_agents.methods import make_method
 from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.agent import Agent
-from dexcompose_envs.errors import MachineError, UsageError
+from dexcompose_envs.checks import whole_number
+from dexcompose_envs.errors import MachineError
 from dexcompose_envs.files import check_writable_dir
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 from dexcompose_envs.skills import composite_name, skill_names
-
-__all__ = ["view"]
 
 
 def view(
@@ -43,13 +44,10 @@ def view(
 
     Raises:
         UsageError: On an unknown pair, skill or method, no episodes, or a video's name that ends otherwise.
-        OSError: If the video's folder cannot be written.
+        OutputError: If the video's folder cannot be written.
         MachineError: If a window is asked for and there is no display, or a video cannot be rendered or encoded.
     """
-    import gymnasium as gym
-
-    if episodes < 1:
-        raise UsageError(f"episodes is {episodes}; expected at least 1")
+    whole_number("episodes", episodes)
     agent: Agent
     options: dict[str, Any] = {}
     if name in skill_names():
@@ -60,13 +58,13 @@ def view(
         name = composite_name(name)
         agent = make_method(method, name)
         options["held_split"] = HELD_SPLIT
-    if video is None:
-        _check_display()
-    else:
+    if video is not None:
         check_writable_dir(check_video_path(video).parent)
         options["render_mode"] = "rgb_array"
-    mode = gym.vector.AutoresetMode.DISABLED
-    venv = gym.make_vec(register_chain(name), num_envs=1, autoreset_mode=mode, **options)
+    elif sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        # The window library would end the process.
+        raise MachineError("no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); give --video FILE")
+    venv = gym.make_vec(register_chain(name), num_envs=1, autoreset_mode=AutoresetMode.DISABLED, **options)
     plan = [Episode(seed + number) for number in range(episodes)]
     try:
         if video is None:
@@ -96,12 +94,6 @@ class _Shown(Watcher):
 
 def _outcome(rollout: Rollout) -> str:
     return OUTCOMES[int(rollout.info["outcome"])]
-
-
-def _check_display() -> None:
-    """Refuses where no window can be opened; the window library would end the process."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise MachineError("no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); give --video FILE")
 
 
 class _ClosedError(Exception):

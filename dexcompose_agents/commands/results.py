@@ -86,14 +86,13 @@ def bench(
         out: Folder for episodes, results, videos and report.html; run the command again to go on.
     """
     from dexcompose_agents.artefacts.shipped import trained_in
-    from dexcompose_agents.bench import BenchConfig, run_bench
+    from dexcompose_agents.bench import run_bench
 
-    config = BenchConfig(
-        pairs=pairs, methods=methods, seeds=seeds, rollouts=rollouts, num_envs=num_envs, backend=backend,
-        device=device, selector=selector, reference=reference, videos=videos, out=out,
-    )  # fmt: skip
     with trained_in(pretrained):
-        run_bench(config)
+        run_bench(
+            out, pairs, methods, seeds=seeds, rollouts=rollouts, num_envs=num_envs, backend=backend, device=device,
+            selector=selector, reference=reference, videos=videos,
+        )  # fmt: skip
     return out
 
 
@@ -108,10 +107,10 @@ def report(folder: Positional[Path], out: Path | None = None, reference: str | N
     from rich.console import Console
 
     from dexcompose_agents.evaluation.report import write_report
-    from dexcompose_agents.evaluation.tables import terminal_table
+    from dexcompose_agents.evaluation.tables import print_tables
 
     path, results = write_report(folder, out, reference)
-    Console().print(terminal_table(results))
+    print_tables(results, Console())
     return path
 
 

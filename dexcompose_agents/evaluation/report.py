@@ -36,7 +36,7 @@ def _embedded(video: Video, folder: Path) -> dict[str, Any]:
     path = folder / VIDEO_FOLDER / video.file
     media = MEDIA_TYPES[path.suffix]
     return {
-        **vars(video),
+        **video._asdict(),
         "outcome": OUTCOME_LABELS.get(video.outcome, video.outcome),
         "name": f"{video.method} on {video.pair}",
         "moving": media.startswith("video/"),
@@ -67,19 +67,13 @@ def _lead(results: dict[str, Any]) -> str:
     return text
 
 
-def render_report(results: dict[str, Any], folder: Path, title: str = "DexCompose benchmark") -> str:
-    """The report as HTML text; everything that comes from a file or a name is escaped.
-
-    Args:
-        results: Content of ``results.json``.
-        folder: Where the recorded videos lie.
-        title: Heading.
-    """
+def render_report(results: dict[str, Any], folder: Path) -> str:
+    """The report on results as HTML text, with the videos of a folder; whatever comes from outside is escaped."""
     videos, note = load_videos(folder)
     tables = blocks(results)
     several = len({row["pair"] for row in results["runs"]}) > 1
     return _template().render(
-        title=title,
+        title="DexCompose benchmark",
         verdict=verdict(results),
         lead=_lead(results),
         notices=_notices(results),
@@ -113,7 +107,6 @@ def write_report(
     Raises:
         EvaluationError: If the folder has no finished episode, or none of the reference.
         FileError: If a file of the folder is damaged.
-        OSError: If the report cannot be written.
     """
     folder = Path(folder)
     records, manifest = read_folder(folder)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderResult
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -52,6 +52,11 @@ class Block:
     rows: tuple[Row, ...]
 
 
+def method_of(row: dict[str, Any]) -> tuple[Any, Any]:
+    """Method and selector of a row of the results."""
+    return row.get("method"), row.get("selector")
+
+
 def method_label(row: dict[str, Any], rows: Iterable[dict[str, Any]]) -> str:
     """The method's name; with its selector where the method occurs with several."""
     selectors = {other["selector"] for other in rows if other["method"] == row["method"]}
@@ -89,21 +94,14 @@ def _row(row: dict[str, Any], label: str, difference: float | None, interval: di
 
 def blocks(results: dict[str, Any]) -> list[Block]:
     """One block per pair; the overall block comes last where there are several pairs."""
-    runs, overall, reference = results["runs"], results["overall"], results["reference"]
-    changes = {
-        (row["pair"], row["method"], row["selector"]): (row["difference"], row["bootstrap95"])
-        for row in results["comparisons"]
-    }
-    changes |= {
-        (OVERALL, row["method"], row["selector"]): (row["difference"], row["difference95"])
-        for row in overall
-        if row["method"] != reference["method"] or row["selector"] != reference["selector"]
-    }
+    runs, overall = results["runs"], results["overall"]
+    changes = {(row["pair"], method_of(row)): (row["difference"], row["bootstrap95"]) for row in results["comparisons"]}
+    changes |= {(OVERALL, method_of(row)): (row["difference"], row["difference95"]) for row in overall}
+    changes.pop((OVERALL, method_of(results["reference"] or {})), None)
 
     def block(title: str, key: str, rows: Iterable[dict[str, Any]]) -> Block:
-        none = (None, None)
-        methods = ((row, changes.get((key, row["method"], row["selector"]), none)) for row in rows)
-        return Block(title, tuple(_row(row, method_label(row, runs), *change) for row, change in methods))
+        texts = [_row(row, method_label(row, runs), *changes.get((key, method_of(row)), (None, None))) for row in rows]
+        return Block(title, tuple(texts))
 
     pairs = list(dict.fromkeys(row["pair"] for row in runs))
     found = [block(pair, pair, (row for row in runs if row["pair"] == pair)) for pair in pairs]
@@ -139,8 +137,7 @@ def verdict(results: dict[str, Any]) -> str:
         rate += " so far"
     if len(rows) == 1:
         return f"{label}: {rate}. There is no other method to compare it with."
-    reference = results["reference"]
-    rival = next(row for row in rows if [row["method"], row["selector"]] == [*reference.values()])
+    rival = next(row for row in rows if method_of(row) == method_of(results["reference"]))
     sign, shown = 1.0, best
     if rival is best:  # compare with the next best, which was compared with this one
         rival = shown = max((row for row in rows if row is not best), key=lambda row: row["difference"])
@@ -158,49 +155,41 @@ def verdict(results: dict[str, Any]) -> str:
     return f"No best method is shown: {label} has {rate}, {points(by)} points against {other} ({band}, includes zero)."
 
 
-class _TerminalTable:
-    def __init__(self, results: dict[str, Any]) -> None:
-        self._results = results
-        self._blocks = blocks(results)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        def fit(text: str) -> Text:
-            try:
-                text.encode(options.encoding)
-            except UnicodeEncodeError:
-                text = text.replace("±", "+-").encode(options.encoding, "replace").decode(options.encoding)
-            return Text(text)
-
-        def table(title: str, columns: Sequence[str], shown: Sequence[Block], cells: Callable[[Row], Any]) -> Table:
-            made = Table(title=fit(title), title_justify="left", caption_justify="left")
-            made.add_column("method", overflow="fold")
-            for column in columns:
-                made.add_column(column, justify="right", no_wrap=True)
-            for block in shown:
-                made.add_section()
-                made.add_row(fit(block.title), style="bold")
-                for row in block.rows:
-                    made.add_row(fit(f"  {row.label}{'' if row.finished else ' *'}"), *map(fit, cells(row)))
-            return made
-
-        yield fit(verdict(self._results))
-        title = "Composite success, % (mean ± sample SD over seeds)"
-        columns = ("success", "95% interval", PUBLISHED_LABEL.replace(", ", ",\n"))
-        success = table(title, columns, self._blocks, lambda row: (row.success, row.interval, row.published))
-        if len({row["pair"] for row in self._results["runs"]}) > 1:
-            success.caption = fit(coverage(self._results))
-        yield success
-        names = OUTCOME_NAMES[1:]
-        counted = [block for block in self._blocks if block.rows[0].counts is not None]
-        title = "How the other rollouts ended"
-        yield table(title, names, counted, lambda row: [str((row.counts or {})[name]) for name in names])
-        if any(not row.finished for block in counted for row in block.rows):
-            yield Text("* unfinished")
-
-
-def terminal_table(results: dict[str, Any]) -> ConsoleRenderable:
-    """Verdict, success with interval and the published number beside it, and outcome counts.
+def print_tables(results: dict[str, Any], console: Console) -> None:
+    """Print the verdict, success with interval and the published number beside it, and outcome counts.
 
     Fits 80 columns; characters that the console cannot print are replaced.
     """
-    return _TerminalTable(results)
+
+    def fit(text: str) -> Text:
+        try:
+            text.encode(console.encoding)
+        except UnicodeEncodeError:
+            text = text.replace("±", "+-").encode(console.encoding, "replace").decode(console.encoding)
+        return Text(text)
+
+    def table(title: str, columns: Sequence[str], shown: Sequence[Block], cells: Callable[[Row], Any]) -> Table:
+        made = Table(title=fit(title), title_justify="left", caption_justify="left")
+        made.add_column("method", overflow="fold")
+        for column in columns:
+            made.add_column(column, justify="right", no_wrap=True)
+        for block in shown:
+            made.add_section()
+            made.add_row(fit(block.title), style="bold")
+            for row in block.rows:
+                made.add_row(fit(f"  {row.label}{'' if row.finished else ' *'}"), *map(fit, cells(row)))
+        return made
+
+    tables = blocks(results)
+    console.print(fit(verdict(results)))
+    title = "Composite success, % (mean ± sample SD over seeds)"
+    columns = ("success", "95% interval", PUBLISHED_LABEL.replace(", ", ",\n"))
+    success = table(title, columns, tables, lambda row: (row.success, row.interval, row.published))
+    if len({row["pair"] for row in results["runs"]}) > 1:
+        success.caption = fit(coverage(results))
+    console.print(success)
+    names, counted = OUTCOME_NAMES[1:], [block for block in tables if block.rows[0].counts is not None]
+    title = "How the other rollouts ended"
+    console.print(table(title, names, counted, lambda row: [str((row.counts or {})[name]) for name in names]))
+    if not all(row.finished for block in counted for row in block.rows):
+        console.print("* unfinished")

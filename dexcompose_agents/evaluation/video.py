@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,17 +38,8 @@ class VideoError(MachineError):
     """A video cannot be encoded here; one line with the reason."""
 
 
-@dataclass(frozen=True)
-class Video:
-    """A recorded rollout.
-
-    Attributes:
-        pair: "GraspBall-PushButton".
-        method: Name of the composition method.
-        file: File name inside the video folder.
-        episode_seed: Seed of the rollout.
-        outcome: How it ended.
-    """
+class Video(NamedTuple):
+    """A recorded rollout: whose, its file's name in the video folder, the rollout's seed, and how it ended."""
 
     pair: str
     method: str
@@ -75,7 +65,6 @@ def write_video(frames: Sequence[Frame], path: Path, fps: float) -> None:
     Raises:
         UsageError: If the name ends neither in .mp4 nor in .gif.
         VideoError: If there is no frame, or no encoder.
-        OSError: If the file cannot be written.
     """
     import imageio.v3 as iio
 
@@ -86,9 +75,8 @@ def write_video(frames: Sequence[Frame], path: Path, fps: float) -> None:
     if kind == ".mp4":
         height, width = (size - size % 2 for size in frames[0].shape[:2])  # yuv420p needs even sizes
         frames = [frame[:height, :width] for frame in frames]
-        quality = ["-crf", "26", "-preset", "veryfast", "-movflags", "+faststart"]
         options = {"plugin": "FFMPEG", "fps": fps, "codec": "libx264", "quality": None, "macro_block_size": 2}
-        options["output_params"] = quality
+        options["output_params"] = ["-crf", "26", "-preset", "veryfast", "-movflags", "+faststart"]
     with atomic_path(path) as temporary:
         try:
             iio.imwrite(temporary, np.stack(frames), extension=kind, **options)
@@ -176,7 +164,7 @@ def _captioned(frame: Frame, phase: int, outcome: str | None = None) -> Frame:
 
 def save_videos(folder: Path, videos: Sequence[Video], note: str | None) -> None:
     """Write the list of recorded videos, and why some are missing, beside them."""
-    write_json(folder / VIDEO_FOLDER / INDEX_FILE, {"videos": [asdict(video) for video in videos], "note": note})
+    write_json(folder / VIDEO_FOLDER / INDEX_FILE, {"videos": [video._asdict() for video in videos], "note": note})
 
 
 def load_videos(folder: Path) -> tuple[list[Video], str | None]:
@@ -186,15 +174,11 @@ def load_videos(folder: Path) -> tuple[list[Video], str | None]:
         return [], None
     try:
         content = read_json(path)
-        videos = [Video(**entry) for entry in content["videos"]]
-        note = content["note"]
-        if not all(isinstance(text, str) for video in videos for text in (video.pair, video.method, video.file)):
+        videos, note = [Video(**entry) for entry in content["videos"]], content["note"]
+        if not all(isinstance(text, str) for video in videos for text in video[:3]):
             raise TypeError
     except (FileError, KeyError, TypeError):
         return [], f"{path.name} cannot be read"
-    return [video for video in videos if _is_ours(path.parent, video.file)], note
-
-
-def _is_ours(folder: Path, name: str) -> bool:
-    """Whether a name is that of a video in the folder, rather than a path to any file of this machine."""
-    return Path(name).name == name and Path(name).suffix in MEDIA_TYPES and (folder / name).is_file()
+    # Only names of videos in the folder: an index can't make the report embed any other file of this machine.
+    there = {file.name for file in path.parent.iterdir() if file.suffix in MEDIA_TYPES and file.is_file()}
+    return [video for video in videos if video.file in there], note

@@ -87,7 +87,7 @@ def test_list_is_quick_because_torch_stays_out() -> None:
         (["demos", "GraspBall", "--seed", "-1"], "seed is -1; expected a whole number from 0"),
         (["select-mask", PAIR], "no release-test table 'runs/release-test/GraspBall/release_test.csv'; make it with"),
         (["view", "Violin"], "unknown pair"),
-        (["view", "PushButton", "--episodes", "0"], "episodes is 0; expected at least 1"),
+        (["view", "PushButton", "--episodes", "0"], "episodes is 0; expected a whole number of at least 1"),
         (["view", "PushButton", "--seed", "-2"], "seed is -2; expected a whole number from 0"),
         (["report", "nowhere"], "no episodes*.csv in 'nowhere'"),
     ],

@@ -50,7 +50,7 @@ def test_other_formats_are_refused_before_anything_is_run(name, still, tmp_path)
 
 
 def test_wrong_requests_are_one_line(still, monkeypatch):
-    with pytest.raises(UsageError, match="episodes is 0; expected at least 1"):
+    with pytest.raises(UsageError, match="episodes is 0; expected a whole number of at least 1"):
         viewing.view("GraspBall-PushButton", episodes=0)
     with pytest.raises(UsageError, match="'PushButton"):
         viewing.view("PushButton-GraspBall", video=Path("film.gif"))

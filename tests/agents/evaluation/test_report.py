@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from dexcompose_agents import bench
-from dexcompose_agents.bench import BenchConfig, run_bench
+from dexcompose_agents.bench import run_bench
 from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, video
 from dexcompose_agents.evaluation.manifest import Manifest
 from dexcompose_agents.evaluation.protocol import planned_episodes
@@ -24,7 +24,7 @@ from dexcompose_agents.evaluation.published import PUBLISHED, published_success
 from dexcompose_agents.evaluation.records import EPISODE_COLUMNS, EpisodeRecord, episode_seed
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.results import summarise
-from dexcompose_agents.evaluation.tables import blocks, coverage, terminal_table, verdict
+from dexcompose_agents.evaluation.tables import blocks, coverage, print_tables, verdict
 from dexcompose_agents.evaluation.video import Video, VideoError, load_videos, save_videos, write_video
 from dexcompose_envs import pair_names
 from dexcompose_envs.errors import FileError, MachineError, UsageError
@@ -45,10 +45,9 @@ def fake_method(name: str, pair: str, **_: Any) -> FakeMethod:
 def small_bench(out: Path, **options: Any) -> tuple[Path, dict[str, Any], str]:
     """Two pairs, three methods, 2 seeds x 5 rollouts; the printed text comes along."""
     console = Console(file=io.StringIO(), width=200)
-    settings = {"seeds": 2, "rollouts": 5, "num_envs": 4, "out": out, "videos": "none"} | options.pop("config", {})
-    report, results = run_bench(
-        BenchConfig(**settings), console, make=fake_method, **({"worlds": FakeWorlds} | options)
-    )
+    defaults = {"pairs": (), "methods": ("frozen", "zero-shot", "dexcompose"), "seeds": 2, "rollouts": 5}
+    fakes = {"num_envs": 4, "videos": "none", "worlds": FakeWorlds, "make": fake_method}
+    report, results = run_bench(out, console=console, **(defaults | fakes | options))
     return report, results, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -238,7 +237,7 @@ def printed_table(results: dict[str, Any], encoding: str = "utf-8") -> str:
     """What an 80-column console of an encoding prints."""
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding=encoding), width=80)
-    console.print(terminal_table(results))
+    print_tables(results, console)
     console.file.flush()
     return raw.getvalue().decode(encoding)
 
@@ -290,21 +289,21 @@ def test_bench_checks_names_and_folder_first(tmp_path: Path) -> None:
     """A typing error in the last method is found before the first is run."""
     refuse = {"worlds": lambda *_: pytest.fail("nothing may be run")}
     with pytest.raises(ValueError, match="unknown method 'nope'"):
-        small_bench(tmp_path, config={"methods": ("frozen", "nope")}, **refuse)
+        small_bench(tmp_path, methods=("frozen", "nope"), **refuse)
     with pytest.raises(ValueError, match="unknown pair"):
-        small_bench(tmp_path, config={"pairs": ("nope",)}, **refuse)
+        small_bench(tmp_path, pairs=("nope",), **refuse)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
         small_bench(tmp_path / "file", **refuse)
     with pytest.raises(EvaluationError, match="frozen is there twice"):
-        small_bench(tmp_path, config={"methods": ("frozen", "frozen")}, **refuse)
+        small_bench(tmp_path, methods=("frozen", "frozen"), **refuse)
     with pytest.raises(EvaluationError, match="reference 'ppo' is none of the methods frozen"):
-        small_bench(tmp_path, config={"reference": "ppo"}, **refuse)
+        small_bench(tmp_path, reference="ppo", **refuse)
 
 
 def test_bench_says_which_methods_use_no_selector(tmp_path: Path) -> None:
     """A selector that was asked for is recorded for those methods only that use it."""
-    _, results, printed = small_bench(tmp_path, config={"selector": "oracle"})
+    _, results, printed = small_bench(tmp_path, selector="oracle")
     assert "selector 'oracle' does not apply to frozen, zero-shot, dexcompose" in printed
     assert {row["selector"] for row in results["runs"]} == {"none"}
 
@@ -316,7 +315,7 @@ def test_bench_goes_on_without_a_renderer(tmp_path: Path, monkeypatch: pytest.Mo
         raise MachineError("nothing to render with")
 
     monkeypatch.setattr(bench, "record_video", fail)
-    report, _, printed = small_bench(tmp_path, config={"videos": "all"})
+    report, _, printed = small_bench(tmp_path, videos="all")
     assert "no video: nothing to render with" in printed
     assert "Videos are missing: nothing to render with" in report.read_text()
 
