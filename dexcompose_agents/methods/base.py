@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from dexcompose_envs.agent import Agent
-from dexcompose_envs.observations import Array
-
-__all__ = ["CompositionMethod", "Observation"]
-
-Observation = Mapping[str, Array]
-"""Composite observation of N worlds: ``task_a`` (N, a), ``task_b`` (N, b) and ``context`` (N, c)."""
 
 
 @runtime_checkable
 class CompositionMethod(Agent, Protocol):
     """A composition ``a_comp = F(o, a_A, a_B)`` (Eq. 1), batched over N worlds.
+
+    It reads ``task_a`` (N, a), ``task_b`` (N, b) and ``context`` (N, c).
 
     An agent whose class is constructed as ``Class(pair, **options)`` can be evaluated by "module:Class" or through the
     entry-point group ``dexcompose.methods``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,12 @@ from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.runtime.devices import find_device
 from dexcompose_agents.runtime.tensors import as_given, to_tensors
-from dexcompose_envs.composition import Composer, CompositionTask
+from dexcompose_envs.composition.composer import Composer
+from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import parse_chain
-
-__all__ = ["ComposedMethod"]
-
-_DESCRIBED = ("residual_writes", "hide_preserved", "hold_steps", "transition_steps")
-"""What of a spec determines actions besides mask and weights."""
 
 
 class ComposedMethod:
@@ -65,37 +61,47 @@ class ComposedMethod:
         self.device = find_device(device)
         retention, interactions = parse_chain(pair)
         self.mask, self.selector = _mask_of(spec, pair, str(retention), mask, selector)
-        self._description: dict[str, Any] = {
-            "mask": str(self.mask),
-            "base_policy": _describe_policies(interactions, base_policy),
-            **{name: getattr(spec, name) for name in _DESCRIBED},
-        }
+        if base_policy is None:
+            hashes = [file_hash(policy_path(skill)) for skill in interactions]
+            policies: Sequence[BasePolicy] = [load_policy(skill, device=str(self.device)) for skill in interactions]
+        else:
+            policies = base_policy if isinstance(base_policy, Sequence) else [base_policy]
+            hashes = [str(getattr(policy, "weights_hash", type(policy).__name__)) for policy in policies]
+        writes_all = spec.residual_writes == "all"
         self._residual: ResidualBPolicy | None = None
-        path = _path(residual or spec.residual, residual_path, pair)
-        if path is not None:
+        residual_file = _path(residual or spec.residual, residual_path, pair)
+        if residual_file is not None:
+            expected = {"pair": pair, "mask": str(self.mask), "writes_all": writes_all}
             self._residual = ResidualBPolicy.load(
-                path,
-                self.device,
-                pair=pair,
-                mask=str(self.mask),
-                writes_all=spec.residual_writes == "all",
-                model_hash=model_hash_of(pair),
+                residual_file, self.device, model_hash=model_hash_of(pair), **expected
             )
-        self._description["residual"] = None if path is None else file_hash(path)
-        path = _path(stabiliser or spec.stabiliser, stabiliser_path, pair)
-        holder = None if path is None else load_stabiliser(pair, self.mask, path=path, device=self.device)
-        self._description["stabiliser"] = None if path is None else file_hash(path)
+        stabiliser_file = _path(stabiliser or spec.stabiliser, stabiliser_path, pair)
+        holder = None
+        if stabiliser_file is not None:
+            holder = load_stabiliser(pair, self.mask, path=stabiliser_file, device=self.device)
         self._composer = Composer(
             CompositionTask.of_name(pair),
             self.mask,
-            _policies(interactions, base_policy, self.device),
+            policies,
             holder,
             reference=spec.reference,
             hide_preserved=spec.hide_preserved,
-            residual_writes_all=spec.residual_writes == "all",
+            residual_writes_all=writes_all,
             hold_steps=spec.hold_steps,
             transition_steps=spec.transition_steps,
         )
+        reference = spec.reference
+        self._description = {
+            "mask": str(self.mask),
+            "base_policy": "+".join(hashes),
+            "residual_writes": spec.residual_writes,
+            "reference": _qualified(reference) if callable(reference) else np.asarray(reference).tolist(),
+            "hide_preserved": spec.hide_preserved,
+            "hold_steps": spec.hold_steps,
+            "transition_steps": spec.transition_steps,
+            "residual": residual_file and file_hash(residual_file),
+            "stabiliser": stabiliser_file and file_hash(stabiliser_file),
+        }
 
     def reset(
         self,
@@ -105,24 +111,30 @@ class ComposedMethod:
         seeds: npt.NDArray[np.int64],
     ) -> None:
         """Start episodes in some worlds; see ``Agent.reset``. ``obs`` may hold torch tensors."""
-        started = np.zeros(len(obs["context"]), bool)
-        noise_seeds = np.zeros(len(started), np.int64)
-        started[env_ids], noise_seeds[env_ids] = True, seeds
-        mask = torch.as_tensor(started, device=self.device)
-        self._composer.reset(to_tensors(obs, self.device), mask, torch.as_tensor(noise_seeds, device=self.device))
+        noise_seeds = np.zeros(len(obs["context"]), np.int64)
+        noise_seeds[env_ids] = seeds
+        started = self._worlds(env_ids, len(noise_seeds))
+        self._composer.reset(to_tensors(obs, self.device), started, torch.as_tensor(noise_seeds, device=self.device))
         if self._residual is not None:
-            self._residual.reset(mask)
+            self._residual.reset(started)
 
     def act(self, obs: Mapping[str, Any]) -> Any:
-        """Actions (N, 28); see ``Agent.act``.
-
-        Returns:
-            A NumPy array if ``obs`` holds NumPy arrays, a tensor on their device if it holds torch tensors.
-        """
+        """Actions (N, 28), of the kind and on the device of ``obs``; see ``Agent.act``."""
         seen = to_tensors(obs, self.device)
         nominal = self._composer.nominal(seen)
         delta = None if self._residual is None else self._residual.act(seen, nominal)
         return as_given(self._composer.compose(seen, nominal, delta), obs["context"])
+
+    def idle(self, env_ids: npt.NDArray[np.int64]) -> None:
+        """Stop asking pi_B in some worlds until they begin an episode; see ``Agent``."""
+        interactor = self._composer.interactor
+        interactor.idle(self._worlds(env_ids, interactor.num_envs))
+
+    def _worlds(self, env_ids: npt.NDArray[np.int64], num_envs: int) -> torch.Tensor:
+        """The worlds with these numbers as a mask (N,)."""
+        mask = np.zeros(num_envs, bool)
+        mask[env_ids] = True
+        return torch.as_tensor(mask, device=self.device)
 
     def describe(self) -> dict[str, Any]:
         """Mask, hashes of the weights, and how they are composed."""
@@ -136,31 +148,17 @@ def _mask_of(
     if spec.mask is None:
         return choose_mask(pair, mask, selector or spec.selector)
     if not isinstance(spec.mask, Mapping):
-        fixed: str | FingerMask | Path = spec.mask
-    elif retention in spec.mask:
-        fixed = spec.mask[retention]
-    else:
+        return choose_mask(pair, spec.mask, "none")
+    if retention not in spec.mask:
         raise UsageError(f"the method has no mask for {retention}; it has masks for {', '.join(spec.mask)}")
-    return choose_mask(pair, fixed, "none")
+    return choose_mask(pair, spec.mask[retention], "none")
 
 
-def _path(chosen: str | Path | None, shipped: Any, pair: str) -> Path | None:
+def _qualified(function: Any) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+
+
+def _path(chosen: str | Path | None, shipped: Callable[[str], Path], pair: str) -> Path | None:
     if chosen is None:
         return None
     return shipped(pair) if chosen == SHIPPED else Path(chosen)
-
-
-def _policies(
-    skills: Sequence[str], given: BasePolicy | Sequence[BasePolicy] | None, device: torch.device
-) -> Sequence[BasePolicy]:
-    """pi_B of each interaction in turn."""
-    if given is None:
-        return [load_policy(skill, device=str(device)) for skill in skills]
-    return given if isinstance(given, Sequence) else [given]
-
-
-def _describe_policies(skills: Sequence[str], given: BasePolicy | Sequence[BasePolicy] | None) -> str:
-    if given is None:
-        return "+".join(file_hash(policy_path(skill)) for skill in skills)
-    policies = given if isinstance(given, Sequence) else [given]
-    return "+".join(str(getattr(policy, "weights_hash", type(policy).__name__)) for policy in policies)

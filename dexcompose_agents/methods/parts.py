@@ -14,11 +14,7 @@ from dexcompose_envs.skills import parse_chain
 
 
 def load_mask(pair: str, selector: str | None = None) -> FingerMask:
-    """The preserved fingers that a selector chose for a pair.
-
-    Args:
-        pair: "GraspBall-PushButton".
-        selector: Name of the selector; None: the one whose choice ships.
+    """The preserved fingers that a selector chose for a pair; None: the selector whose choice ships.
 
     Raises:
         ArtefactError: If no such mask is found.
@@ -45,6 +41,7 @@ def load_stabiliser(
         ArtefactError: If the file is missing or damaged, or is for another retention skill, mask or physics model.
     """
     mask = load_mask(pair) if mask is None else FingerMask.parse(mask)
-    retention = parse_chain(pair)[0]
-    path = stabiliser_path(pair) if path is None else Path(path)
-    return StabiliserPolicy.load(path, device, mask=mask, skill=retention, model_hash=model_hash_of(str(retention)))
+    skill = parse_chain(pair)[0]
+    return StabiliserPolicy.load(
+        path or stabiliser_path(pair), device, mask=mask, skill=skill, model_hash=model_hash_of(str(skill))
+    )

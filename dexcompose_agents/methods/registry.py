@@ -17,13 +17,7 @@ from dexcompose_envs import FingerMask
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import composite_name
 
-__all__ = ["ENTRY_POINT_GROUP", "MethodError", "make_method", "method_names", "register_method"]
-
-ENTRY_POINT_GROUP = "dexcompose.methods"
-
-MethodFactory = Callable[..., CompositionMethod]
-
-MethodTarget = MethodFactory | CompositionSpec
+MethodTarget = Callable[..., CompositionMethod] | CompositionSpec
 
 _methods: dict[str, str | MethodTarget] = {
     # No finger is released: all stay at A's reference hold action, only the wrist belongs to pi_B.
@@ -61,7 +55,7 @@ def register_method(name: str, target: str | MethodTarget) -> None:
 def _known() -> dict[str, str | MethodTarget]:
     """All methods by name; an entry point whose name is taken is refused."""
     known = dict(_methods)
-    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for entry_point in metadata.entry_points(group="dexcompose.methods"):
         if known.setdefault(entry_point.name, entry_point.value) != entry_point.value:
             raise MethodError(f"method '{entry_point.name}' of entry point '{entry_point.value}' is registered already")
     return known
@@ -110,24 +104,14 @@ def _accepted(name: str, pair: str, target: MethodTarget, options: dict[str, Any
     return chosen
 
 
-def make_method(
-    name: str,
-    pair: str,
-    *,
-    mask: Any = None,
-    selector: str | None = None,
-    device: str | None = None,
-    **options: Any,
-) -> CompositionMethod:
+def make_method(name: str, pair: str, **options: Any) -> CompositionMethod:
     """Make a composition method for a pair.
 
     Args:
         name: A registered name, or "module:Class".
         pair: "GraspBall-PushButton".
-        mask: Finger mask to use instead of the shipped one, e.g. "TH+MF+RF".
-        selector: Selector whose shipped mask is used; ignored by methods without a mask.
-        device: Torch device of the method's networks; ignored by methods without any.
-        **options: Further options of the method; those that are ``None`` are left to the method.
+        **options: Options of the method, such as ``mask="TH+MF+RF"``; those that are ``None`` are left to the method.
+            ``selector`` (whose mask is used) and ``device`` are ignored by methods without a mask or networks.
 
     Raises:
         MethodError: If the method does not exist, has no such option, or is not a composition method.
@@ -139,9 +123,9 @@ def make_method(
     target = known.get(name, name if ":" in name else None)
     if target is None:
         raise MethodError(f"unknown method '{name}'; expected one of {', '.join(known)}, or 'module:Class'")
-    target = _load(target) if isinstance(target, str) else target
-    given = {"mask": mask, "selector": selector, "device": device, **options}
-    chosen = _accepted(name, pair, target, given)
+    if isinstance(target, str):
+        target = _load(target)
+    chosen = _accepted(name, pair, target, options)
     method = target.make(name, pair, **chosen) if isinstance(target, CompositionSpec) else target(pair, **chosen)
     if not isinstance(method, CompositionMethod):
         raise MethodError(f"'{name}' is not a composition method: it needs a name, reset() and act()")

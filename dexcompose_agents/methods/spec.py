@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dexcompose_envs.composition import Reference
+from dexcompose_envs.checks import one_of
+from dexcompose_envs.composition.preserver import Reference
 from dexcompose_envs.episodes.phases import HOLD_STEPS, TRANSITION_STEPS
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
@@ -47,8 +48,7 @@ class CompositionSpec:
         """Refuses what can't be meant."""
         if self.mask is not None and self.selector is not None:
             raise UsageError(f"got mask {str(self.mask)!r} and selector {self.selector!r}; expected one of them")
-        if self.residual_writes not in ("released", "all"):
-            raise UsageError(f"residual_writes is {self.residual_writes!r}; expected 'released' or 'all'")
+        one_of("residual_writes", self.residual_writes, ("released", "all"))
 
     @property
     def options(self) -> frozenset[str]:
@@ -60,13 +60,7 @@ class CompositionSpec:
         return frozenset(names | {"base_policy", "device"})
 
     def make(self, name: str, pair: str, **options: Any) -> Any:
-        """The method for a pair, a `ComposedMethod`.
-
-        Args:
-            name: The method's name in tables.
-            pair: "GraspBall-PushButton", or a chain with more interactions.
-            options: Some of `options`.
-        """
+        """The `ComposedMethod` for a pair, or a chain with more interactions, under a name; takes its `options`."""
         from dexcompose_agents.methods.composed import ComposedMethod
 
         return ComposedMethod(name, self, pair, **options)

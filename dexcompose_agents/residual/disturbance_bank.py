@@ -9,11 +9,12 @@ from torch import Tensor
 from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_agents.residual.disturbances import Disturbance, draw_disturbance
 from dexcompose_envs import hand
-from dexcompose_envs.composition import INTERACT, NORMALISED_PER_UNIT
+from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT
+from dexcompose_envs.episodes.phases import PHASES
 
 _LOW_32_BITS = 0xFFFFFFFF
 _MULTIPLIER = 0x45D9F3B  # Below 2^31, so that 64-bit products of 32-bit numbers never overflow.
-_SIZES = (hand.NUM_WRIST, hand.NUM_FINGER_JOINTS, 1, INTERACT + 1)
+_SIZES = (hand.NUM_WRIST, hand.NUM_FINGER_JOINTS, 1, len(PHASES))
 
 
 def episode_hash(world_seed: Tensor, episode: Tensor) -> Tensor:
@@ -26,13 +27,12 @@ def episode_hash(world_seed: Tensor, episode: Tensor) -> Tensor:
     Returns:
         (N,) int64 in [0, 2^32).
     """
-    return _mixed(_mixed(world_seed & _LOW_32_BITS) ^ (episode & _LOW_32_BITS))
-
-
-def _mixed(value: Tensor) -> Tensor:
-    for _ in range(2):
-        value = ((value >> 16 ^ value) * _MULTIPLIER) & _LOW_32_BITS
-    return value >> 16 ^ value
+    value = world_seed & _LOW_32_BITS
+    for extra in (episode & _LOW_32_BITS, 0):
+        for _ in range(2):
+            value = ((value >> 16 ^ value) * _MULTIPLIER) & _LOW_32_BITS
+        value = value >> 16 ^ value ^ extra
+    return value
 
 
 class DisturbanceBank:
@@ -78,4 +78,4 @@ def _rows(drawn: Disturbance) -> np.ndarray:
     posture = np.zeros((len(drawn.share), hand.NUM_ACTIONS))
     posture[:, fingers] = hand.OPEN_FINGERS + drawn.motion
     offset, target = drawn.wrist * NORMALISED_PER_UNIT[wrist], hand.normalize(posture)[:, fingers]
-    return np.concatenate([offset, target, drawn.share[:, None], np.eye(INTERACT + 1)[drawn.phase]], axis=1)
+    return np.concatenate([offset, target, drawn.share[:, None], np.eye(len(PHASES))[drawn.phase]], axis=1)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_envs import hand
-from dexcompose_envs.composition import HOLD, INTERACT, TRANSITION
 from dexcompose_envs.skills.trajectories import minimum_jerk
 
 Float64 = NDArray[np.float64]
@@ -18,7 +17,7 @@ CONTROL_PERIOD = 0.04
 """Seconds per control step."""
 _PEAK_SLOPE = 1.875  # of `minimum_jerk`
 _FILTER = 0.8  # Decay per step of the jitter's low-pass filter.
-_YAW, _PITCH, _ROLL = 3, 4, 5
+_PITCH = 4
 _ABDUCTION = np.array([joint[2:] in ("J3", "J4") for joint in hand.JOINTS])
 
 
@@ -33,7 +32,7 @@ class Disturbance:
     motion: Float64
     """Small random motions about the open posture, (T, 22), rad; zero until it is reached."""
     phase: NDArray[np.int64]
-    """`HOLD` until the release starts, `TRANSITION` while fingers open, then `INTERACT`, (T,)."""
+    """Index into `phases.PHASES` (T,): hold until the release starts, transition while fingers open, then interact."""
 
 
 def wander(rng: np.random.Generator, steps: int, start: Float64, low: Float64, high: Float64, speed: float) -> Float64:
@@ -50,9 +49,7 @@ def wander(rng: np.random.Generator, steps: int, start: Float64, low: Float64, h
     Returns:
         Path (T, k); its first point is `start`.
     """
-    here = start
-    path = [here[None]]
-    length = 1
+    here, path, length = start, [start[None]], 1
     while length < steps:
         there = rng.uniform(low, high)
         needed = _PEAK_SLOPE * np.linalg.norm(there - here) / (speed * CONTROL_PERIOD)
@@ -81,48 +78,28 @@ def _pitch_ramp(rng: np.random.Generator, steps: int, config: DisturbanceConfig)
 
 
 def draw_disturbance(rng: np.random.Generator, steps: int, config: DisturbanceConfig) -> Disturbance:
-    """Draws one episode's base motion and finger release.
-
-    Args:
-        rng: Source of all randomness.
-        steps: Control steps T.
-        config: Sizes and speeds.
-
-    Returns:
-        A disturbance that starts at rest at the hold pose.
-    """
+    """Draws one episode's base motion and finger release over `steps` control steps; it starts at rest at the hold."""
     still = int(rng.integers(0, 15))  # The wrist stays put this long.
-    low, high = np.array([-1.0, -1.0, -config.descent / config.translation]), np.ones(3)
+    lowest = np.array([-1.0, -1.0, -config.descent / config.translation])
     strength = rng.uniform(0.3, 1.0)  # Gentle episodes as well as rough ones.
-    translation = wander(
-        rng, steps, np.zeros(3), strength * config.translation * low, strength * config.translation * high, config.speed
-    )
+    size = strength * config.translation
+    translation = wander(rng, steps, np.zeros(3), size * lowest, size * np.ones(3), config.speed)
     reach = strength * config.rotation * np.array([1.0, 0.5, 1.0])
     rotation = wander(rng, steps, np.zeros(3), -reach, reach, config.turn_rate)
-    wrist = np.concatenate([translation, rotation], axis=1)
-    wrist = np.concatenate([np.repeat(wrist[:1], still, axis=0), wrist])[:steps]
+    wrist = np.pad(np.concatenate([translation, rotation], axis=1), ((still, 0), (0, 0)), "edge")[:steps]
     wrist[:, _PITCH] += _pitch_ramp(rng, steps, config)
     deviation = [config.jitter_translation] * 3 + [config.jitter_rotation] * 3
     wrist += _jitter(rng, steps, strength * np.array(deviation))
 
-    begin = int(rng.integers(config.release_start[0], config.release_start[1] + 1))
-    duration = int(rng.integers(config.release_steps[0], config.release_steps[1] + 1))
-    share = np.clip((np.arange(steps) - begin + 1) / duration, 0.0, 1.0)
-    motion = _finger_motion(rng, begin + duration, steps, config)
-    return Disturbance(wrist, share, motion, _phases(steps, begin, duration))
-
-
-def _finger_motion(rng: np.random.Generator, free_from: int, steps: int, config: DisturbanceConfig) -> Float64:
-    """Random motions (T, 22) of fingers that are open from step `free_from` on."""
-    sideways = 0.15 * np.ones(hand.NUM_FINGER_JOINTS)
-    down = np.where(_ABDUCTION, -sideways, config.finger_motion[0])
-    up = np.where(_ABDUCTION, sideways, config.finger_motion[1])
-    motion = np.zeros((steps, hand.NUM_FINGER_JOINTS))
-    if free_from < steps:
-        motion[free_from:] = wander(rng, steps - free_from, np.zeros(hand.NUM_FINGER_JOINTS), down, up, 4.0)
-    return motion
-
-
-def _phases(steps: int, begin: int, duration: int) -> NDArray[np.int64]:
+    begin, duration = (int(rng.integers(low, high + 1)) for low, high in (config.release_start, config.release_steps))
     time = np.arange(steps)
-    return np.where(time < begin, HOLD, np.where(time < begin + duration, TRANSITION, INTERACT))
+    share = np.clip((time - begin + 1) / duration, 0.0, 1.0)
+    open_from = begin + duration
+    motion = np.zeros((steps, hand.NUM_FINGER_JOINTS))
+    if open_from < steps:
+        down, up = (
+            np.where(_ABDUCTION, side, end) for side, end in zip((-0.15, 0.15), config.finger_motion, strict=True)
+        )
+        motion[open_from:] = wander(rng, steps - open_from, motion[0], down, up, 4.0)
+    phase = (time >= begin).astype(np.int64) + (time >= open_from)
+    return Disturbance(wrist, share, motion, phase)

@@ -13,7 +13,9 @@ from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.runtime.tensors import Observation
 from dexcompose_envs import hand
-from dexcompose_envs.composition import Nominal, bounded, mask_arrays, normalised, writable
+from dexcompose_envs.composition.bounds import bounded, normalised
+from dexcompose_envs.composition.interactor import Nominal
+from dexcompose_envs.composition.masks import mask_arrays, writable
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 

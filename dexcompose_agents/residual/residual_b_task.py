@@ -14,7 +14,9 @@ from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
 from dexcompose_agents.runtime.tensors import Observation
 from dexcompose_envs import hand, parse_pair
-from dexcompose_envs.composition import Composer, CompositionTask, bounded, normalised
+from dexcompose_envs.composition.bounds import bounded, normalised
+from dexcompose_envs.composition.composer import Composer
+from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id

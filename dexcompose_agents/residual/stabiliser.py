@@ -13,7 +13,9 @@ from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.runtime.tensors import Observation, as_given, to_tensors
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import ArtefactError
-from dexcompose_envs.composition import Layout, bounded, mask_arrays
+from dexcompose_envs.composition.bounds import bounded
+from dexcompose_envs.composition.masks import mask_arrays
+from dexcompose_envs.composition.task import Layout
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask

@@ -14,7 +14,8 @@ from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
 from dexcompose_agents.runtime.tensors import Observation
 from dexcompose_envs import hand
-from dexcompose_envs.composition import bounded, mask_arrays, preservation_command
+from dexcompose_envs.composition.bounds import bounded, preservation_command
+from dexcompose_envs.composition.masks import mask_arrays
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dexcompose_agents.residual.config import ResidualConfig
 from dexcompose_agents.runtime.devices import find_device
 from dexcompose_agents.runtime.tensors import Observation, to_tensors
-from dexcompose_envs.composition import Layout
+from dexcompose_envs.composition.task import Layout
 
 
 class Moved(NamedTuple):

@@ -17,7 +17,7 @@ _PER_UNIT = Constant(NORMALISED_PER_UNIT.astype(np.float32))
 
 
 def bounded(action: Array, bound: float | Array, mask: Array) -> Array:
-    """`mask * bound * tanh(action)`, the form of Eqs. 7 and 10.
+    """`mask * bound * tanh(action)`, the form of Eqs. 7 and 10, in m and rad, float32.
 
     The hyperbolic tangent is taken in double precision: in single precision its last bit depends on where in a batch
     a number stands.
@@ -25,10 +25,7 @@ def bounded(action: Array, bound: float | Array, mask: Array) -> Array:
     Args:
         action: Network output u (..., k), any real numbers.
         bound: Largest residual, broadcast against `action`.
-        mask: 1 where the residual may act, 0 elsewhere, broadcast against `action`.
-
-    Returns:
-        Residuals (..., k), float32; exactly zero where the mask is zero or u is zero.
+        mask: 1 where the residual may act, 0 elsewhere, broadcast against `action`; there the result is exactly zero.
     """
     xp = array_namespace(action)
     share = xp.astype(xp.tanh(xp.astype(action, xp.float64)), xp.float32)
@@ -41,14 +38,11 @@ def normalised(residual: Array) -> Array:
 
 
 def preservation_command(reference: Array, residual: Array, joint_mask: Array) -> Array:
-    """Eq. 8, `q_A = q_ref + mbar * dq_A`, in normalised units.
+    """Eq. 8, `q_A = q_ref + mbar * dq_A`, (N, 22), normalised; exactly q_ref where the residual is zero.
 
     Args:
         reference: q_ref (N, 22), normalised.
         residual: dq_A (N, 22), rad.
         joint_mask: mbar, (22,) or (N, 22).
-
-    Returns:
-        q_A (N, 22), normalised; exactly `reference` where the residual is zero.
     """
     return reference + joint_mask * residual * _PER_UNIT.like(residual)[hand.NUM_WRIST :]

@@ -18,9 +18,9 @@ from dexcompose_envs.ownership import FingerMask
 class Composer:
     """Composes the preservation command of skill A with the policies of the interactions under a finger mask.
 
-    Per control step: `nominal = composer.nominal(obs)`, then `composer.compose(obs, nominal, delta_b)`. A residual of
-    zero gives exactly the nominal composition. Everything stays where the observations are, NumPy or a torch device;
-    worlds are told apart by boolean masks, so that nothing of it has to be known on the host.
+    Per control step: `nominal = composer.nominal(obs)`, then `composer.compose(obs, nominal, delta_b)`, on the
+    observations of all N worlds. A residual of zero gives exactly the nominal composition. Everything stays where the
+    observations are, NumPy or a torch device; worlds are told apart by boolean masks, so that the host need know none.
 
     Args:
         task: What is composed.
@@ -53,23 +53,12 @@ class Composer:
         self.preserver = Preserver(task, mask, reference, stabiliser)
 
     def reset(self, obs: Mapping[str, Array], started: Array | None, seeds: Array, step: Array | None = None) -> None:
-        """Starts episodes in some worlds; the first call starts all of them and so fixes N.
-
-        Args:
-            obs: Observations of all N worlds.
-            started: Which worlds start, (N,) bool; None: all.
-            seeds: Seeds of their base policies' noise, (N,) int64; rows of worlds that don't start mean nothing.
-            step: Control steps (N,) that restored episodes have behind them; None: none.
-        """
+        """Starts episodes in some worlds; see `Interactor.reset`."""
         self.interactor.reset(obs, started, seeds, step)
         self.preserver.reset(obs, started, seeds, step)
 
     def nominal(self, obs: Mapping[str, Array]) -> Nominal:
-        """a_B of the next control step; call once per step, before `compose`.
-
-        Args:
-            obs: Observations of all N worlds.
-        """
+        """a_B of the next control step; call once per step, before `compose`."""
         return self.interactor.nominal(obs)
 
     def writable(self, nominal: Nominal) -> Array:
@@ -87,6 +76,5 @@ class Composer:
         if delta_b is None:
             return self.preserver.compose(obs, nominal.base_action)
         allowed = self.writable(nominal)
-        action_b = nominal.corrected(delta_b, allowed)
         residual_a = (allowed * delta_b)[:, NUM_WRIST:] if self._writes_all else None
-        return self.preserver.compose(obs, action_b, residual_a)
+        return self.preserver.compose(obs, nominal.corrected(delta_b, allowed), residual_a)

@@ -22,20 +22,18 @@ from dexcompose_envs.observations import Array
 
 @dataclass(frozen=True)
 class Nominal:
-    """What the composition would do in the next control step without residual B; both have N rows."""
+    """What the composition would do in the next control step without residual B.
+
+    Attributes:
+        base_action: a_B (N, 28): normalised targets of hold, transition or pi_B; only B's dimensions are executed.
+        interacting: (N,) bool: whether pi_B acts, hence whether residual B may.
+    """
 
     base_action: Array
-    """a_B (N, 28): normalised targets of hold, transition or pi_B; only B's dimensions are executed."""
     interacting: Array
-    """(N,) bool: whether pi_B acts, hence whether residual B may."""
 
     def corrected(self, residual: Array, writable: Array) -> Array:
-        """Eq. 11: a_B (N, 28) in [-1, 1] with the residual added where it may be.
-
-        Args:
-            residual: da_B (N, 28), normalised.
-            writable: Where it may act, (N, 28) bool.
-        """
+        """Eq. 11: a_B (N, 28) in [-1, 1] with da_B (N, 28), normalised, added where it is `writable`, (N, 28) bool."""
         xp, action = array_namespace(self.base_action), self.base_action
         return xp.clip(xp.where(writable, action + residual, action), -1.0, 1.0)
 
@@ -71,8 +69,9 @@ class Interactor:
             raise UsageError(f"got {len(policies)} base policies; expected one per interaction, {len(task.task_keys)}")
         self.task, self._owned = task, owned
         self.policies = [PolicyFace(policy) for policy in policies]
-        for policy in self.policies:
-            policy.hide(hidden)
+        for policy in policies:
+            if hasattr(policy, "hide_fingers"):
+                policy.hide_fingers(tuple(hidden))
         steps = (hold_steps, transition_steps) if task.is_composite else (0, 0)
         self.plan = PhasePlan(task.starts, hold_steps=steps[0], transition_steps=steps[1])
         self._offsets = [Constant(offset.astype(np.float32)) if offset.any() else None for offset in task.offsets]
@@ -92,22 +91,26 @@ class Interactor:
         Raises:
             UsageError: If the first call names some worlds only.
         """
-        xp, n = array_namespace(seeds), len(seeds)
+        xp, n, place = array_namespace(seeds), len(seeds), device(seeds)
         if started is None or n != self.num_envs:
             if started is not None and not started.all():
                 raise UsageError(f"the first reset names {int(started.sum())} worlds; expected all {n}")
-            self._step, self._stage = xp.zeros((2, n), dtype=xp.int64, device=device(seeds))
+            self._step, self._stage = xp.zeros((2, n), dtype=xp.int64, device=place)
             self._seeds, self.num_envs = seeds, n
             for policy in self.policies:
                 policy.reset(n, seeds)
-            started = xp.ones(n, dtype=xp.bool, device=device(seeds))
-            self._hold_action = xp.zeros((n, NUM_ACTIONS), dtype=xp.float32, device=device(seeds))
-        self._seeds = xp.where(started, seeds, self._seeds)
+            started, self._idle = xp.ones(n, dtype=xp.bool, device=place), xp.zeros(n, dtype=xp.bool, device=place)
+            self._hold_action = xp.zeros((n, NUM_ACTIONS), dtype=xp.float32, device=place)
+        self._seeds, self._idle = xp.where(started, seeds, self._seeds), self._idle & ~started
         self._stage = xp.where(started, self._observed_stage(obs, self._stage), self._stage)
         # An interaction that is not the first began at an unknown moment: it begins anew.
         begun = xp.zeros_like(self._step) if step is None else xp.where(self._stage == 0, step, 0)
         self._begin(obs, started, begun)
         self._entered = started & (begun >= self.plan.interact_from)
+
+    def idle(self, worlds: Array) -> None:
+        """Stops asking policies in the worlds of a mask (N,) until these start an episode again."""
+        self._idle = self._idle | worlds
 
     def _begin(self, obs: Mapping[str, Array], worlds: Array, step: Array) -> None:
         """Begins a hold in some worlds, of which `step` (N,) control steps have gone by."""
@@ -125,27 +128,22 @@ class Interactor:
         return xp.clip(xp.astype(xp.round(observed), xp.int64), 0, len(self.policies) - 1)
 
     def nominal(self, obs: Mapping[str, Array]) -> Nominal:
-        """a_B of the next control step; call once per step.
-
-        Args:
-            obs: Observations of all N worlds.
-        """
+        """a_B of the next control step; call once per step."""
         stage = self._observed_stage(obs, self._stage)
         xp = array_namespace(stage)
         if self._stage_column is not None:
-            changed = stage != self._stage
-            self._stage = stage
+            changed, self._stage = stage != self._stage, stage
             # A stage begins when the one before it was done, and shows once the object has settled.
             self._begin(obs, changed, xp.full_like(self._step, min(SETTLE_STEPS, self.plan.hold_steps)))
         interacting = self._step >= self.plan.interact_from
         entering = (self._step == self.plan.interact_from) | self._entered
         action: Array = None
         for index, policy in enumerate(self.policies):
-            turn = stage == index if len(self.policies) > 1 else None
-            acting, starting = (each if turn is None else each & turn for each in (interacting, entering))
-            policy.start(starting, self._seeds + index)
-            says = self._checked(policy.act(obs, self.task.task_keys[index], acting), obs, self._offsets[index])
-            action = says if turn is None or action is None else choose(turn, says, action)
+            turn = stage == index
+            policy.start(entering & turn, self._seeds + index)
+            says = policy.act(obs, self.task.task_keys[index], interacting & turn & ~self._idle)
+            says = self._checked(says, obs, self._offsets[index])
+            action = says if action is None else choose(turn, says, action)
         if self.plan.interact_from:
             action = choose(interacting, action, self.plan.targets(self._step, stage, self._hold_action))
         action = xp.clip(action, -1.0, 1.0)

@@ -16,16 +16,12 @@ from dexcompose_envs.ownership import FingerMask
 
 
 class MaskArrays(NamedTuple):
-    """A finger mask as arrays, not to be changed."""
+    """A finger mask as arrays, not to be changed: m (5,) and mbar (22,), float32; M_A and M_B (28,), bool."""
 
     bits: Array
-    """m (5,), float32."""
     joints: Array
-    """mbar (22,), float32."""
     action_a: Array
-    """M_A (28,), bool."""
     action_b: Array
-    """M_B (28,), bool."""
 
 
 def mask_arrays(mask: FingerMask, like: Array) -> MaskArrays:
@@ -44,13 +40,7 @@ def _mask_arrays(mask: FingerMask, xp: Any, place: Any) -> MaskArrays:
 
 
 def writable(mask: FingerMask, interacting: Array, everything: bool = False) -> Array:
-    """Where residual B may act in a control step, (N, 28) bool: M_B of Eq. 10, in interacting worlds.
-
-    Args:
-        mask: Preserved fingers.
-        interacting: Whether pi_B acts, (N,) bool.
-        everything: Whether it may act on preserved fingers, too.
-    """
+    """Where residual B may act, (N, 28) bool: M_B of Eq. 10, or `everything`, in `interacting` (N,) worlds."""
     fingers = mask_arrays(mask, interacting)
     return interacting[:, None] & (fingers.action_b | fingers.action_a if everything else fingers.action_b)
 
@@ -64,21 +54,16 @@ class OwnedDimensions:
 
     def __init__(self, indices: NDArray[np.intp]) -> None:
         self.indices = indices
-        self.is_whole = len(indices) == NUM_ACTIONS
         places = np.full(NUM_ACTIONS, len(indices))
         places[indices] = np.arange(len(indices))
         self._places, self._taken = Constant(places), Constant(np.asarray(indices, np.int64))
 
     def spread(self, owned: Array) -> Array:
         """Actions (N, 28) with these dimensions (N, D), and zeros elsewhere."""
-        if self.is_whole:
-            return owned
         xp = array_namespace(owned)
         padded = xp.concat([owned, xp.zeros_like(owned[..., :1])], axis=-1)
         return xp.take(padded, self._places.like(owned), axis=-1)
 
     def take(self, action: Array) -> Array:
         """These dimensions (N, D) of actions (N, 28)."""
-        if self.is_whole:
-            return action
         return array_namespace(action).take(action, self._taken.like(action), axis=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from array_api_compat import array_namespace
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dexcompose_envs import hand
 from dexcompose_envs.composition.arrays import Constant
@@ -13,7 +13,6 @@ from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import Array
 from dexcompose_envs.skills.trajectories import minimum_jerk
 
-HOLD, TRANSITION, INTERACT = range(3)
 RELEASE_FRACTION = 0.5
 """Released fingers reach B's posture within this share of the transition, the wrist takes all of it."""
 
@@ -30,6 +29,9 @@ class PhasePlan:
         hold_steps: Length of *hold*, control steps.
         transition_steps: Length of *transition*, control steps; 0 hands over at once.
 
+    Attributes:
+        interact_from: First control step of *interact*.
+
     Raises:
         UsageError: On start poses of another shape or a negative number of steps.
     """
@@ -42,38 +44,19 @@ class PhasePlan:
             raise UsageError(f"start poses have shape {poses.shape}; expected (interactions, {hand.NUM_ACTIONS})")
         if hold_steps < 0 or transition_steps < 0:
             raise UsageError(f"hold and transition take {hold_steps} and {transition_steps} steps; expected 0 or more")
-        self.hold_steps, self.transition_steps = hold_steps, transition_steps
-        self._starts, self._shares = Constant(poses), Constant(self._travelled())
-
-    @property
-    def interact_from(self) -> int:
-        """First control step of *interact*."""
-        return self.hold_steps + self.transition_steps
-
-    def _travelled(self) -> NDArray[np.float32]:
-        """Share of the way that is travelled at the end of step i - 1, (steps + 2, 28); the last row is 1."""
+        self.hold_steps, self.interact_from = hold_steps, hold_steps + transition_steps
+        # Share of the way that is travelled at the end of step i - 1; the last row is 1.
         steps = np.arange(-1, self.interact_from + 1)[:, None]
-        travelled = np.where(steps < 0, 0.0, (steps + 1.0 - self.hold_steps) / max(self.transition_steps, 1))
-        share = np.repeat(minimum_jerk(travelled), hand.NUM_ACTIONS, axis=1)
-        share[:, hand.NUM_WRIST :] = minimum_jerk(travelled / RELEASE_FRACTION)
-        return share.astype(np.float32)
+        travelled = np.where(steps < 0, 0.0, (steps + 1.0 - hold_steps) / max(transition_steps, 1))
+        shares = np.repeat(minimum_jerk(travelled), hand.NUM_ACTIONS, axis=1)
+        shares[:, hand.NUM_WRIST :] = minimum_jerk(travelled / RELEASE_FRACTION)
+        self._starts, self._shares = Constant(poses), Constant(shares.astype(np.float32))
 
-    def _share(self, step: Array) -> Array:
-        """Share travelled (N, 28) before the step."""
+    def _way(self, step: Array, stage: Array) -> tuple[Array, Array]:
+        """Share travelled before the step, and where to, (N, 28) each."""
         xp = array_namespace(step)
-        return xp.take(self._shares.like(step), xp.clip(step, 0, self.interact_from + 1), axis=0)
-
-    def _start(self, stage: Array) -> Array:
-        return array_namespace(stage).take(self._starts.like(stage), stage, axis=0)
-
-    def phase(self, step: Array) -> Array:
-        """Phase (N,) of each world: `HOLD`, `TRANSITION` or `INTERACT`.
-
-        Args:
-            step: Control steps executed since the interaction's hold began, (N,).
-        """
-        xp = array_namespace(step)
-        return xp.astype(step >= self.hold_steps, xp.int64) + xp.astype(step >= self.interact_from, xp.int64)
+        share = xp.take(self._shares.like(step), xp.clip(step, 0, self.interact_from + 1), axis=0)
+        return share, xp.take(self._starts.like(stage), stage, axis=0)
 
     def targets(self, step: Array, stage: Array, hold_action: Array) -> Array:
         """Nominal targets (N, 28), normalised, for the next control step.
@@ -83,18 +66,12 @@ class PhasePlan:
             stage: Index of the interaction in turn, (N,).
             hold_action: The action that was held then, (N, 28).
         """
-        share = self._share(step + 1)
-        return (1.0 - share) * hold_action + share * self._start(stage)
+        share, start = self._way(step + 1, stage)
+        return (1.0 - share) * hold_action + share * start
 
     def held_action(self, step: Array, stage: Array, previous_action: Array) -> Array:
-        """The action (N, 28) that was held when the phase *hold* began, from the one executed last: undoes `targets`.
-
-        Args:
-            step: Control steps executed since then, (N,).
-            stage: Index of the interaction in turn, (N,).
-            previous_action: The last one of these (N, 28).
-        """
+        """The action (N, 28) that was held when *hold* began, from `previous_action` (N, 28): undoes `targets`."""
         xp = array_namespace(previous_action)
-        share, start = self._share(step), self._start(stage)
+        share, start = self._way(step, stage)
         left = xp.where(share < 1.0, 1.0 - share, 1.0)
         return xp.where(share < 1.0, (previous_action - share * start) / left, start)

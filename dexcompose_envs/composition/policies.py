@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -52,11 +52,6 @@ class PolicyFace:
         self._takes_worlds = self._reads_task and _num_arguments(getattr(policy, "act", None)) > 1
         self._seeds_worlds = _num_arguments(getattr(policy, "seed_envs", None)) > 1
 
-    def hide(self, fingers: Iterable[str]) -> None:
-        """Says which fingers another skill owns."""
-        if hasattr(self.policy, "hide_fingers"):
-            self.policy.hide_fingers(tuple(fingers))
-
     def reset(self, num_envs: int, seeds: Array) -> None:
         """Starts afresh in N worlds with these seeds (N,)."""
         if hasattr(self.policy, "reset"):
@@ -88,5 +83,4 @@ def _num_arguments(function: Any) -> int:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return 0
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(parameter.kind in kinds for parameter in parameters)
+    return sum(parameter.kind <= parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from array_api_compat import array_namespace
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dexcompose_envs.composition.arrays import Constant, as_float32, check_array, is_on_host
 from dexcompose_envs.composition.bounds import preservation_command
@@ -66,9 +66,7 @@ class Preserver:
         self._function: PolicyFace | None = None
         if isinstance(reference, str):
             if reference != "hold":
-                raise UsageError(
-                    f"reference is {reference!r}; expected 'hold', {NUM_FINGER_JOINTS} angles or a callable"
-                )
+                raise UsageError(f"reference is {reference!r}; expected 'hold', {len(_LOW)} angles or a callable")
             self._hold = task.layout.get("context", {}).get("reference")
             if self._hold is None:
                 raise UsageError(
@@ -77,7 +75,11 @@ class Preserver:
         elif callable(reference):
             self._function = PolicyFace(reference, reads_task=False)
         else:
-            self._constant = Constant(_normalise_constant(reference))
+            targets = check_array("reference (rad)", reference, (NUM_FINGER_JOINTS,))
+            for i in np.flatnonzero((targets < _LOW - 1e-4) | (targets > _HIGH + 1e-4))[:1]:
+                got, expected = f"{targets[i]:.4g} rad", f"{_LOW[i]:.4g} to {_HIGH[i]:.4g}"
+                raise UsageError(f"reference of {ACTION_NAMES[NUM_WRIST + i]} is {got}; expected {expected}")
+            self._constant = Constant(_normalise(targets))
 
     def reset(self, obs: Mapping[str, Array], started: Array | None, seeds: Array, step: Array | None = None) -> None:
         """Starts episodes in some worlds; see `Interactor.reset`."""
@@ -125,15 +127,13 @@ class Preserver:
             action_b: What skill B is about to do, (N, 28); its values on preserved joints don't matter.
             residual_a: What is added to the preserved joints besides, (N, 22), normalised.
         """
-        fingers = mask_arrays(self.mask, action_b)
+        xp, fingers = array_namespace(action_b), mask_arrays(self.mask, action_b)
         command = self.reference(obs)
         if self.stabiliser is not None:
             command = preservation_command(command, self.stabiliser.act(obs, action_b), fingers.joints)
         if residual_a is not None:
             command = command + residual_a
-        xp = array_namespace(action_b)
-        released = action_b[:, NUM_WRIST:]
-        command = xp.where(fingers.joints > 0, command, released)
+        command = xp.where(fingers.joints > 0, command, action_b[:, NUM_WRIST:])
         return xp.clip(xp.concat([action_b[:, :NUM_WRIST], command], axis=1), -1.0, 1.0)
 
 
@@ -143,13 +143,3 @@ def _normalise(targets: Array) -> Array:
     wide = xp.astype(targets, xp.float64)
     normalised = 2.0 * (wide - _LOWEST.like(targets)) / _RANGE.like(targets) - 1.0
     return xp.astype(xp.clip(normalised, -1.0, 1.0), xp.float32)
-
-
-def _normalise_constant(reference: ArrayLike) -> NDArray[np.float32]:
-    targets = check_array("reference (rad)", reference, (NUM_FINGER_JOINTS,))
-    outside = np.flatnonzero((targets < _LOW - 1e-4) | (targets > _HIGH + 1e-4))
-    if outside.size:
-        i = int(outside[0])
-        name = ACTION_NAMES[NUM_WRIST + i]
-        raise UsageError(f"reference of {name} is {targets[i]:.4g} rad; expected {_LOW[i]:.4g} to {_HIGH[i]:.4g}")
-    return _normalise(targets)

@@ -11,6 +11,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
+from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import layout_of, terms_of
 from dexcompose_envs.skills import parse_chain
@@ -22,18 +23,21 @@ Layout = Mapping[str, Mapping[str, slice]]
 
 @dataclass(frozen=True, eq=False)
 class CompositionTask:
-    """One retention skill and k >= 1 interactions in turn, or a single skill as the one thing to be done."""
+    """One retention skill and k >= 1 interactions in turn, or a single skill as the one thing to be done.
+
+    Attributes:
+        layout: Columns of every term of every entry of an observation.
+        task_keys: What the interactions' policies read in turn.
+        starts: Where the interactions start, normalised targets (k, 28).
+        offsets: What is added to the actions of the interactions' policies, normalised (k, 28).
+        is_composite: Whether an object is held meanwhile: only then do hold and transition precede an interaction.
+    """
 
     layout: Layout
-    """Columns of every term of every entry of an observation."""
     task_keys: tuple[str, ...]
-    """What the interactions' policies read in turn."""
     starts: NDArray[np.float64]
-    """Where the interactions start, normalised targets (k, 28)."""
     offsets: NDArray[np.float64]
-    """What is added to the actions of the interactions' policies, normalised (k, 28)."""
     is_composite: bool
-    """Whether an object is held meanwhile: only then is there a hold and a transition before an interaction."""
 
     @classmethod
     def of_name(cls, name: str) -> CompositionTask:
@@ -42,18 +46,12 @@ class CompositionTask:
         Raises:
             UsageError: If there is no such composite.
         """
-        retention, interactions = parse_chain(name)
-        chain = Chain.of(retention, interactions)
+        chain = Chain.of(*parse_chain(name))
         if not chain.is_composite:
             raise UsageError(f"{name!r} is no composite; expected a name such as 'GraspBall-PushButton'")
         layout = {key: layout_of([term for _, term in terms]) for key, terms in terms_of(chain.skills).items()}
-        return cls(
-            layout,
-            chain.task_keys,
-            hand.normalize(chain.start_poses),
-            2.0 * chain.offsets / (hand.ACTION_HIGH - hand.ACTION_LOW),
-            True,
-        )
+        offsets = chain.offsets * NORMALISED_PER_UNIT
+        return cls(layout, chain.task_keys, hand.normalize(chain.start_poses), offsets, True)
 
     @classmethod
     def of_env(cls, env: Any) -> CompositionTask:

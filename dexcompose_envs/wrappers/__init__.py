@@ -6,8 +6,6 @@ arrays may be NumPy or torch. `ToNumpy` makes a torch vector environment look li
 Stable-Baselines3 and `RslRlVecEnv` needs torch and tensordict; they are imported only when they are used.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +18,9 @@ if TYPE_CHECKING:
     from dexcompose_envs.wrappers.sb3 import SB3VecEnv
 
 __all__ = [
-    "ActionOwnership",
-    "ActionOwnershipVector",
-    "BoundedResidual",
-    "BoundedResidualVector",
-    "RslRlVecEnv",
-    "SB3VecEnv",
+    "ActionOwnership", "ActionOwnershipVector", "BoundedResidual", "BoundedResidualVector", "RslRlVecEnv", "SB3VecEnv",
     "ToNumpy",
-]
+]  # fmt: skip
 
 _ADAPTERS = {"RslRlVecEnv": "rsl_rl", "SB3VecEnv": "sb3"}
 

@@ -12,14 +12,16 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from dexcompose_envs.composition import CompositionTask, OwnedDimensions, Preserver, Stabiliser
-from dexcompose_envs.composition import Reference as JointReference
 from dexcompose_envs.composition.arrays import any_array, check_array
+from dexcompose_envs.composition.masks import OwnedDimensions
+from dexcompose_envs.composition.preserver import Preserver, Stabiliser
+from dexcompose_envs.composition.preserver import Reference as JointReference
+from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import NUM_ACTIONS
 from dexcompose_envs.observations import Array
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.wrappers.common import check_spaces, recordable, wrapper_chain
+from dexcompose_envs.wrappers.common import AnyEnv, check_spaces, recordable, wrapper_chain
 from dexcompose_envs.wrappers.side import OfOneWorld, OneSide
 
 Reference = JointReference | Stabiliser
@@ -29,9 +31,10 @@ Reference = JointReference | Stabiliser
 class _Owning(OneSide):
     """What single and vector wrapper have in common."""
 
-    mask: FingerMask
-
-    def _own(self, mask: str | FingerMask, reference: Any) -> None:
+    def __init__(self, env: AnyEnv, mask: str | FingerMask, reference: Reference = "hold") -> None:
+        saved = {"mask": str(mask), "reference": recordable(reference)}
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **saved)  # type: ignore[arg-type]
+        super().__init__(env)  # type: ignore[call-arg]
         if any("action_indices" in layer.__dict__ for layer in wrapper_chain(self.env)):
             raise UsageError(
                 f"{self.env} is one of our wrappers; ActionOwnership expected all {NUM_ACTIONS} joint targets: wrap "
@@ -40,8 +43,13 @@ class _Owning(OneSide):
         task = CompositionTask.of_env(self.env)
         check_spaces(self.env, "ActionOwnership", task.layout)
         self.mask = FingerMask.parse(mask)
-        stabiliser = reference if isinstance(reference, Stabiliser) and not callable(reference) else None
-        self._preserver = Preserver(task, self.mask, reference if stabiliser is None else "hold", stabiliser)
+        if callable(reference):
+            follow: Any = reference if isinstance(env, VectorEnv) else OfOneWorld(reference)
+            self._preserver = Preserver(task, self.mask, follow)
+        elif isinstance(reference, Stabiliser):
+            self._preserver = Preserver(task, self.mask, stabiliser=reference)
+        else:
+            self._preserver = Preserver(task, self.mask, reference)
         self._play(self._preserver, OwnedDimensions(np.flatnonzero(self.mask.action_mask_b())))
 
     @np.errstate(under="ignore")
@@ -75,28 +83,11 @@ class ActionOwnership(_Owning, gym.Wrapper[Any, Any, Any, Any], RecordConstructo
             wrong shape or that aren't finite.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], mask: str | FingerMask, reference: Reference = "hold") -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, mask=str(mask), reference=recordable(reference))
-        gym.Wrapper.__init__(self, env)
-        self._own(mask, OfOneWorld(reference) if callable(reference) else reference)
-
 
 class ActionOwnershipVector(_Owning, VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
-    """The twin of `ActionOwnership` for vector environments, in every autoreset mode.
+    """The twin of `ActionOwnership` for vector environments, in every autoreset mode, with the same arguments.
 
-    Around a torch environment actions are composed on its device, from torch or NumPy actions.
-
-    Args:
-        env: A vector environment with the full 28-dimensional action.
-        mask: As for `ActionOwnership`.
-        reference: As for `ActionOwnership`; a callable gets the batched observation and returns (N, 22) or (22,) rad,
-            NumPy or torch. Around a torch environment its `reset_envs` gets boolean masks (N,), not numbers of worlds.
-
-    Raises:
-        UsageError: As for `ActionOwnership`; on a GPU numbers aren't checked here.
+    A callable reference gets the batched observation and returns (N, 22) or (22,) rad, NumPy or torch. Around a torch
+    environment actions are composed on its device, from torch or NumPy actions; numbers on a GPU aren't checked, and
+    `reset_envs` gets boolean masks (N,), not numbers of worlds.
     """
-
-    def __init__(self, env: VectorEnv[Any, Any, Any], mask: str | FingerMask, reference: Reference = "hold") -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, mask=str(mask), reference=recordable(reference))
-        VectorWrapper.__init__(self, env)
-        self._own(mask, reference)

@@ -16,29 +16,31 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import ArrayLike, NDArray
 
-from dexcompose_envs.composition import CompositionTask, Interactor, OwnedDimensions, TaskPolicy
 from dexcompose_envs.composition.arrays import Constant, any_array, check_array
-from dexcompose_envs.composition.policies import PolicyLike
+from dexcompose_envs.composition.interactor import Interactor
+from dexcompose_envs.composition.masks import OwnedDimensions
+from dexcompose_envs.composition.policies import PolicyLike, TaskPolicy
+from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import NUM_ACTIONS
 from dexcompose_envs.observations import Array
-from dexcompose_envs.wrappers.common import check_spaces, recordable, wrapper_chain
+from dexcompose_envs.wrappers.common import AnyEnv, check_spaces, recordable, wrapper_chain
 from dexcompose_envs.wrappers.side import OfOneWorld, OneSide
 
 
 class _Correcting(OneSide):
     """What single and vector wrapper have in common."""
 
-    bound: NDArray[np.float32]
-
-    def _correct(self, base_policy: Any, bound: ArrayLike) -> None:
+    def __init__(self, env: AnyEnv, base_policy: PolicyLike | list[PolicyLike], bound: ArrayLike) -> None:
+        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=recordable(bound))  # type: ignore[arg-type]
+        super().__init__(env)  # type: ignore[call-arg]
         if any(isinstance(layer, _Correcting) for layer in wrapper_chain(self.env)):
             raise UsageError(f"{self.env} already acts by a residual; expected one BoundedResidual only")
         task = CompositionTask.of_env(self.env)
         check_spaces(self.env, "BoundedResidual", task.layout)
         owner = next((layer for layer in wrapper_chain(self.env) if "action_indices" in layer.__dict__), None)
         owned = OwnedDimensions(np.arange(NUM_ACTIONS) if owner is None else owner.action_indices)
-        policies = list(base_policy) if isinstance(base_policy, list | tuple) else [base_policy]
+        policies: list[Any] = list(base_policy) if isinstance(base_policy, list | tuple) else [base_policy]
         if not isinstance(self.env, VectorEnv):
             policies = [
                 policy if isinstance(policy, TaskPolicy) or not callable(policy) else OfOneWorld(policy)
@@ -99,34 +101,14 @@ class BoundedResidual(_Correcting, gym.Wrapper[Any, Any, Any, Any], RecordConstr
             on residuals or base actions of the wrong shape or that aren't finite.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], base_policy: PolicyLike | list[PolicyLike], bound: ArrayLike) -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=recordable(bound))
-        gym.Wrapper.__init__(self, env)
-        self._correct(base_policy, bound)
-
 
 class BoundedResidualVector(_Correcting, VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
-    """The twin of `BoundedResidual` for vector environments, in every autoreset mode.
+    """The twin of `BoundedResidual` for vector environments, in every autoreset mode, with the same arguments.
 
-    Around a torch environment actions are composed on its device, from torch or NumPy residuals.
-
-    Args:
-        env: A vector environment with normalised joint targets as action, or an `ActionOwnershipVector` around one.
-        base_policy: As for `BoundedResidual`; a callable gets the batched observation and returns (N, 28) or (28,).
-            Actions may be NumPy or torch. Around a torch environment a base policy reads tensors, and its `reset_envs`
-            gets boolean masks (N,), not numbers of worlds.
-        bound: As for `BoundedResidual`.
-
-    Raises:
-        UsageError: As for `BoundedResidual`; on a GPU numbers aren't checked here.
+    A callable base policy gets the batched observation and returns (N, 28) or (28,), NumPy or torch. Around a torch
+    environment actions are composed on its device, from torch or NumPy residuals; numbers on a GPU aren't checked, a
+    base policy reads tensors, and its `reset_envs` gets boolean masks (N,), not numbers of worlds.
     """
-
-    def __init__(
-        self, env: VectorEnv[Any, Any, Any], base_policy: PolicyLike | list[PolicyLike], bound: ArrayLike
-    ) -> None:
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, base_policy=base_policy, bound=recordable(bound))
-        VectorWrapper.__init__(self, env)
-        self._correct(base_policy, bound)
 
 
 def _checked_bound(bound: ArrayLike, indices: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -137,6 +119,4 @@ def _checked_bound(bound: ArrayLike, indices: NDArray[np.intp]) -> NDArray[np.fl
     values = check_array("bound", bound, shape)
     if (values < 0).any():
         raise UsageError(f"bound is {values.min()}; expected numbers of at least 0")
-    if values.shape == (NUM_ACTIONS,):
-        return values[indices]
-    return np.broadcast_to(values, indices.shape).copy()
+    return values[indices] if shape == (NUM_ACTIONS,) else np.broadcast_to(values, indices.shape).copy()

@@ -10,7 +10,7 @@ import numpy as np
 from array_api_compat import is_torch_array
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from dexcompose_envs.composition import Layout
+from dexcompose_envs.composition.task import Layout
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import NUM_ACTIONS
 
@@ -47,40 +47,16 @@ def layer_with(env: AnyEnv, name: str) -> Any:
     raise AttributeError(f"{env} has no attribute {name!r}")
 
 
-def _spaces(env: Any) -> tuple[Any, Any]:
-    """Observation and action space of one world."""
-    if isinstance(env, VectorEnv):
-        return env.single_observation_space, env.single_action_space
-    return env.observation_space, env.action_space
-
-
-def action_size(env: AnyEnv) -> int:
-    """Number of action dimensions of a single environment, or of each world of a vector environment.
-
-    Raises:
-        UsageError: If the actions aren't a flat Box.
-    """
-    space = _spaces(env)[1]
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise UsageError(f"action space is {space}; expected a flat Box of normalised joint targets")
-    return space.shape[0]
-
-
 def check_spaces(env: AnyEnv, wrapper: str, layout: Layout) -> None:
-    """Refuses what changes observations or actions inside of our wrappers.
-
-    Args:
-        env: What is about to be wrapped.
-        wrapper: Name of our wrapper.
-        layout: The environment's layout.
+    """Refuses what changes observations or actions inside of our `wrapper`, about to stand around `env`.
 
     Raises:
         UsageError: If a layer has other spaces than the bare environment, our own `ActionOwnership` apart.
     """
     sizes = {key: (max(columns.stop for columns in terms.values()),) for key, terms in layout.items()}
-    actions = box(NUM_ACTIONS)
+    actions, of_world = box(NUM_ACTIONS), "single_" if isinstance(env, VectorEnv) else ""
     for layer in reversed(list(wrapper_chain(env))):
-        observed, acted = _spaces(layer)
+        observed, acted = (getattr(layer, f"{of_world}{kind}_space") for kind in ("observation", "action"))
         actions = box(len(layer.action_indices)) if "action_indices" in layer.__dict__ else actions
         shapes = {key: space.shape for key, space in observed.items()} if isinstance(observed, Mapping) else None
         if shapes != sizes or acted != actions:
@@ -109,3 +85,13 @@ def autoreset_mode(venv: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     if not isinstance(mode, AutoresetMode):
         raise UsageError(f"metadata['autoreset_mode'] of {venv} is {mode!r}; expected a gymnasium AutoresetMode")
     return mode
+
+
+def check_same_step(venv: VectorEnv[Any, Any, Any], adapter: str) -> None:
+    """Refuses a vector environment for an adapter if it resets in another mode than SAME_STEP.
+
+    Raises:
+        UsageError: If it does.
+    """
+    if (mode := autoreset_mode(venv)) is not AutoresetMode.SAME_STEP:
+        raise UsageError(f"autoreset mode of {venv} is {mode.name}; {adapter} expected SAME_STEP")

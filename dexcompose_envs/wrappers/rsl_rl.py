@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.spaces.utils import flatdim
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from dexcompose_envs.arrays import to_numpy
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.wrappers.common import action_size, array_device, autoreset_mode
+from dexcompose_envs.wrappers.common import array_device, check_same_step
 from dexcompose_envs.wrappers.side import Seed
 
 _LOGGED = ("is_success", "return", "length")
@@ -36,13 +37,6 @@ class RslRlVecEnv:
         max_episode_length: Control steps after which an episode is truncated; None: as the environment's spec says.
         cfg: What rsl_rl's loggers keep as the environment's configuration.
 
-    Attributes:
-        num_envs: Number of worlds N.
-        num_actions: Number of action dimensions D.
-        max_episode_length: As given or found.
-        device: Torch device of everything returned.
-        cfg: As given.
-
     Raises:
         ImportError: If tensordict isn't installed.
         UsageError: If the vector environment resets in another mode, or has no spec that names an episode's length.
@@ -57,19 +51,23 @@ class RslRlVecEnv:
         max_episode_length: int | None = None,
         cfg: dict[str, Any] | object | None = None,
     ) -> None:
-        mode = autoreset_mode(venv)
-        if mode is not AutoresetMode.SAME_STEP:
-            raise UsageError(f"autoreset mode of {venv} is {mode.name}; RslRlVecEnv expected SAME_STEP")
-        self._tensor_dict = _tensor_dict_class()
+        check_same_step(venv, "RslRlVecEnv")
+        try:
+            self._tensor_dict = import_module("tensordict").TensorDict
+        except ImportError as error:
+            raise ImportError("RslRlVecEnv needs the package tensordict: pip install rsl-rl-lib tensordict") from error
+        self.venv, self.num_envs, self.num_actions = venv, venv.num_envs, flatdim(venv.single_action_space)
+        if max_episode_length is None and venv.spec is not None:
+            # `gym.make_vec(..., max_episode_steps=n)` writes n into the spec's kwargs only.
+            max_episode_length = venv.spec.kwargs.get("max_episode_steps", venv.spec.max_episode_steps)
+        if max_episode_length is None:
+            raise UsageError(
+                f"the spec of {venv} is {venv.spec}; expected max_episode_steps in it, or max_episode_length"
+            )
+        self.max_episode_length, self.cfg = max_episode_length, {} if cfg is None else cfg
         self._is_torch = array_device(venv) is not None
-        self.venv = venv
-        self.num_envs = venv.num_envs
-        self.num_actions = action_size(venv)
-        self.max_episode_length = _max_episode_steps(venv) if max_episode_length is None else max_episode_length
         self.device = torch.device(device or array_device(venv) or "cpu")
-        self.cfg = {} if cfg is None else cfg
-        observation, _ = venv.reset(seed=seed)  # type: ignore[arg-type]
-        self._observation = self._group(observation)
+        self._observation = self._group(venv.reset(seed=seed)[0])  # type: ignore[arg-type]
         self._lengths = torch.zeros(self.num_envs, dtype=torch.long, device=self.device)
         self._returns = torch.zeros(self.num_envs, device=self.device)
         self._latest = {name: torch.full_like(self._returns, torch.nan) for name in _LOGGED}
@@ -97,18 +95,14 @@ class RslRlVecEnv:
         return self._observation
 
     def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Any]]:
-        """Steps all worlds.
-
-        Args:
-            actions: Actions (N, D) of the wrapped environment; values beyond [-1, 1] are clipped there.
+        """Steps all worlds with actions (N, D), clipped to [-1, 1] by the environment.
 
         Returns:
             Observations (a `TensorDict`), of the next episode where one ended; rewards (N,) float32; dones (N,) int64;
             and extras.
         """
-        observation, reward, terminated, truncated, info = self.venv.step(
-            actions if self._is_torch else to_numpy(actions)
-        )
+        given = actions if self._is_torch else to_numpy(actions)
+        observation, reward, terminated, truncated, info = self.venv.step(given)
         rewards = self._tensor(reward, torch.float32)
         ended, time_outs = self._tensor(terminated | truncated), self._tensor(truncated & ~terminated)
         self._observation = self._group(observation)
@@ -133,18 +127,3 @@ class RslRlVecEnv:
         groups = observation if isinstance(observation, dict) else {"policy": observation}
         tensors = {key: self._tensor(value, torch.float32) for key, value in groups.items()}
         return self._tensor_dict(tensors, batch_size=[self.num_envs], device=self.device)
-
-
-def _tensor_dict_class() -> Any:
-    try:
-        return import_module("tensordict").TensorDict
-    except ImportError as error:
-        raise ImportError("RslRlVecEnv needs the package tensordict: pip install rsl-rl-lib tensordict") from error
-
-
-def _max_episode_steps(venv: VectorEnv[Any, Any, Any]) -> int:
-    # `gym.make_vec(..., max_episode_steps=n)` writes n into the spec's kwargs only.
-    steps = None if venv.spec is None else venv.spec.kwargs.get("max_episode_steps", venv.spec.max_episode_steps)
-    if steps is None:
-        raise UsageError(f"the spec of {venv} is {venv.spec}; expected max_episode_steps in it, or max_episode_length")
-    return steps

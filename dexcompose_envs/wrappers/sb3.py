@@ -11,11 +11,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.wrappers.common import array_device, autoreset_mode, layer_with, wrapper_chain
+from dexcompose_envs.wrappers.common import array_device, check_same_step, layer_with, wrapper_chain
 from dexcompose_envs.wrappers.to_numpy import ToNumpy
 
 try:
@@ -43,9 +43,7 @@ class SB3VecEnv(VecEnv):
     """
 
     def __init__(self, venv: VectorEnv[Any, Any, Any], flatten: bool = False) -> None:
-        mode = autoreset_mode(venv)
-        if mode is not AutoresetMode.SAME_STEP:
-            raise UsageError(f"autoreset mode of {venv} is {mode.name}; SB3VecEnv expected SAME_STEP")
+        check_same_step(venv, "SB3VecEnv")
         self.venv = venv if array_device(venv) is None else ToNumpy(venv)
         space = venv.single_observation_space
         self._keys = tuple(space.spaces) if flatten and isinstance(space, gym.spaces.Dict) else None
@@ -66,8 +64,7 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self.reset_infos = [{} for _ in range(self.num_envs)]
-        self._returns[:] = 0.0
-        self._lengths[:] = 0
+        self._returns[:], self._lengths[:] = 0.0, 0
         return self._flatten(observation)
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -75,16 +72,13 @@ class SB3VecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Steps all worlds.
-
-        Returns:
-            Observations, rewards (N,), dones (N,), and N info dictionaries, empty but for the worlds that ended.
-        """
+        """Observations, rewards (N,), dones (N,), and N info dictionaries, empty but for the worlds that ended."""
         observation, reward, terminated, truncated, info = self.venv.step(self._actions)
         done = terminated | truncated
         self._returns += reward
         self._lengths += 1
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        final = info.get("final_info", {})
         for i in np.flatnonzero(done).tolist():
             infos[i] = {
                 "terminal_observation": self._flatten(_world(info["final_obs"], i)),
@@ -92,10 +86,9 @@ class SB3VecEnv(VecEnv):
                 "episode": {
                     "r": float(self._returns[i]), "l": int(self._lengths[i]), "t": time.time() - self._start_time,
                 },
-                **{key: _world(info["final_info"][key], i).item() for key in _FINAL_KEYS if key in info["final_info"]},
+                **{key: final[key][i].item() for key in ("is_success", "outcome") if key in final},
             }  # fmt: skip
-        self._returns[done] = 0.0
-        self._lengths[done] = 0
+        self._returns[done], self._lengths[done] = 0.0, 0
         return self._flatten(observation), np.asarray(reward, dtype=np.float32), done, infos
 
     def close(self) -> None:
@@ -112,11 +105,7 @@ class SB3VecEnv(VecEnv):
         return [getattr(layer_with(self.venv, attr_name), attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Sets an attribute for all worlds, on the layer that has it, else on the outermost.
-
-        Raises:
-            UsageError: If only some of the worlds are named: they share one environment.
-        """
+        """Sets an attribute for all worlds, which share one environment, on the layer that has it, else outermost."""
         self._check_all(indices)
         layer = next((layer for layer in wrapper_chain(self.venv) if hasattr(layer, attr_name)), self.venv)
         setattr(layer, attr_name, value)
@@ -124,11 +113,7 @@ class SB3VecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Calls a method of the vector environment once and repeats the result for each world.
-
-        Raises:
-            UsageError: If only some of the worlds are named: they share one environment.
-        """
+        """Calls a method of the vector environment once for all worlds and repeats the result for each."""
         self._check_all(indices)
         result = getattr(layer_with(self.venv, method_name), method_name)(*method_args, **method_kwargs)
         return [result] * self.num_envs
@@ -136,21 +121,17 @@ class SB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
         """Whether a wrapper of this class is around the vector environment."""
         wrapped = any(isinstance(layer, wrapper_class) for layer in wrapper_chain(self.venv))
-        return [wrapped for _ in self._get_indices(indices)]
+        return [wrapped] * len(list(self._get_indices(indices)))
 
     def _check_all(self, indices: VecEnvIndices) -> None:
         if len(list(self._get_indices(indices))) != self.num_envs:
             raise UsageError(f"indices are {indices}; expected all {self.num_envs} worlds, which share one environment")
 
     def _flatten(self, observation: Any) -> Any:
-        if self._keys is None:
-            return observation
-        return np.concatenate([observation[key] for key in self._keys], axis=-1)
-
-
-_FINAL_KEYS = ("is_success", "outcome")
+        keys = self._keys
+        return observation if keys is None else np.concatenate([observation[key] for key in keys], axis=-1)
 
 
 def _world(batch: Any, i: int) -> Any:
-    """World i of a batch, which is an array (of numbers or of observations) or a dictionary of arrays."""
+    """World i of observations, which are a dictionary of arrays or an array of dictionaries."""
     return {key: value[i] for key, value in batch.items()} if isinstance(batch, dict) else batch[i]

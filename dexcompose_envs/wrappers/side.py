@@ -13,8 +13,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.arrays import fresh
-from dexcompose_envs.composition import Interactor, OwnedDimensions, Preserver
 from dexcompose_envs.composition.arrays import any_array, as_mask
+from dexcompose_envs.composition.interactor import Interactor
+from dexcompose_envs.composition.masks import OwnedDimensions
+from dexcompose_envs.composition.preserver import Preserver
 from dexcompose_envs.observations import Array
 from dexcompose_envs.wrappers.common import autoreset_mode, box, layer_with
 
@@ -49,8 +51,7 @@ class OneSide:
         if self._is_vector:
             wrapper.single_action_space, wrapper.action_space = space, batch_space(space, self._num_envs)
         self._seen: Mapping[str, Array] | None = None
-        self._seeds: Array = None
-        self._finished: Array = None
+        self._seeds, self._finished = None, None  # type: Array, Array
 
     def _executed(self, action: Any) -> tuple[Any, dict[str, Array]]:
         """What the wrapped environment is to do, and what is added to the info, name -> (N,)."""
@@ -153,11 +154,7 @@ class OneSide:
 
 
 class OfOneWorld:
-    """A function of one world's observation as a function of N = 1 worlds; whatever else it has is passed on.
-
-    Args:
-        function: The function.
-    """
+    """A function of one world's observation as a function of N = 1 worlds; whatever else it has is passed on."""
 
     def __init__(self, function: Any) -> None:
         self._function = function

@@ -42,13 +42,11 @@ class ToNumpy(VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment; seed and options are passed on as they are."""
-        observation, info = _fetch(self.env.reset(seed=seed, options=options))
-        return observation, info
+        return _fetch(self.env.reset(seed=seed, options=options))
 
     def step(self, actions: ArrayLike | Array) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps with actions (N, D), which the environment takes to its device."""
-        observation, reward, terminated, truncated, info = _fetch(self.env.step(actions))
-        return observation, reward, terminated, truncated, info
+        return _fetch(self.env.step(actions))
 
     def get_state(self) -> NDArray[Any]:
         """Full states (N, S), fresh."""

@@ -9,7 +9,7 @@ from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_re
 from dexcompose_agents.evaluation import evaluate
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.held_states.collection import HoldCriteria, collect
-from dexcompose_envs.composition import CompositionTask
+from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.episodes import judge
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.skills import make_expert

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_envs import FingerMask
 from dexcompose_envs.artefacts import ArtefactError
-from dexcompose_envs.composition import CompositionTask
+from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.episodes.phases import INTERACT_FROM
-from dexcompose_envs.hand import NUM_WRIST, finger_slice
+from dexcompose_envs.hand import NUM_WRIST, OPEN_FINGERS, finger_slice
 from dexcompose_envs.scene import model_hash_of
 
 PAIR = "GraspBall-PushButton"
@@ -109,6 +110,43 @@ def test_released_fingers_and_wrist_belong_to_b() -> None:
     np.testing.assert_allclose(actions[-1][:, owned], nominal[:, owned], rtol=1e-6)
     np.testing.assert_allclose(actions[-1][:, 6:][:, mask.joint_mask()], reference(obs)[:, mask.joint_mask()])
     assert method.describe()["mask"] == "TH+MF+RF"
+
+
+def test_what_determines_the_actions_is_described() -> None:
+    def described(**changes: Any) -> Any:
+        spec = CompositionSpec(mask="TH+MF", stabiliser=None, **changes)
+        return spec.make("mine", PAIR, base_policy=SeededPolicy()).describe()
+
+    changes: list[dict[str, Any]] = [
+        {}, {"residual_writes": "all"}, {"hide_preserved": False}, {"hold_steps": 3}, {"transition_steps": 5},
+        {"reference": OPEN_FINGERS}, {"reference": 0.5 * OPEN_FINGERS}, {"reference": reference},
+    ]  # fmt: skip
+    texts = {json.dumps(described(**change), sort_keys=True) for change in changes}
+    assert len(texts) == len(changes)
+    assert described()["reference"] == "hold"
+
+
+class CountingPolicy(SeededPolicy):
+    """Counts how often each world has acted; says nothing for the others."""
+
+    def act(self, task_obs: Any, env_ids: Any = None) -> Any:
+        self.acted = getattr(self, "acted", 0) + env_ids.int()
+        return torch.where(env_ids[:, None], self.action, torch.nan)
+
+
+def test_nobody_asks_pi_b_for_worlds_that_are_idle() -> None:
+    obs, policy = observation(3), CountingPolicy()
+    method: Any = make_method("frozen", PAIR, base_policy=policy)
+    expected = roll(make_method("frozen", PAIR, base_policy=SeededPolicy()), obs, [5, 6, 7], INTERACT_FROM + 4)
+    actions = roll(method, obs, [5, 6, 7], INTERACT_FROM + 2)
+    method.idle(np.array([1]))
+    actions = np.concatenate([actions, [method.act(obs) for _ in range(2)]])
+    np.testing.assert_array_equal(actions[:, [0, 2]], expected[:, [0, 2]])
+    assert policy.acted.tolist() == [4, 2, 4]
+    method.reset(obs, {}, np.array([1]), np.array([6]))
+    again = np.stack([method.act(obs) for _ in range(INTERACT_FROM + 1)])
+    np.testing.assert_array_equal(again[:, 1], expected[: INTERACT_FROM + 1, 1])
+    assert policy.acted.tolist() == [4 + INTERACT_FROM + 1, 3, 4 + INTERACT_FROM + 1]
 
 
 def seeing(method: CompositionMethod, fingers: str) -> bool:

@@ -10,7 +10,6 @@ from dexcompose_agents.residual.config import DisturbanceConfig
 from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
 from dexcompose_agents.residual.disturbances import CONTROL_PERIOD, draw_disturbance, wander
 from dexcompose_envs import hand
-from dexcompose_envs.composition import INTERACT
 from dexcompose_envs.skills.trajectories import minimum_jerk
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -45,8 +44,8 @@ def test_disturbance_starts_at_rest_and_respects_limits(seed):
     assert drawn.wrist[:, 4].max() <= config.pitch + config.rotation / 2 + 6 * config.jitter_rotation
     assert drawn.share[0] == 0.0 and (np.diff(drawn.share) >= 0).all() and drawn.share[-1] == 1.0
     assert (np.diff(drawn.phase) >= 0).all()
-    assert drawn.phase[-1] == INTERACT
-    opened = int(np.argmax(drawn.phase == INTERACT))
+    assert drawn.phase[-1] == 2
+    opened = int(np.argmax(drawn.phase == 2))
     assert drawn.share[opened] == 1.0
     assert (drawn.motion[: opened + 1] == 0.0).all()
     assert (drawn.motion[-1] != 0.0).all()

@@ -11,7 +11,9 @@ from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_features
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import ActorCritic
-from dexcompose_envs.composition import Composer, CompositionTask, normalised
+from dexcompose_envs.composition.bounds import normalised
+from dexcompose_envs.composition.composer import Composer
+from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.ownership import FingerMask
 
 from .fakes import LAYOUT, RepeatingPolicy, every, network, observation, uniform

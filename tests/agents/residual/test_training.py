@@ -16,7 +16,7 @@ from dexcompose_agents.residual.training import train_residual_b, train_stabilis
 from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_agents.rl.ppo import TrainingPaused
 from dexcompose_agents.rl.rollout import RolloutEnv
-from dexcompose_envs.composition import Nominal
+from dexcompose_envs.composition.interactor import Nominal
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.ownership import FingerMask
 
