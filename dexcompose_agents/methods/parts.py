@@ -29,7 +29,7 @@ def load_stabiliser(
     path: str | Path | None = None,
     device: str | torch.device = "cpu",
 ) -> StabiliserPolicy:
-    """Stabiliser A for a pair; give it to `ActionOwnership` as its reference.
+    """Stabiliser A for a pair, on a device; give it to `ActionOwnership` as its reference.
 
     Args:
         pair: "GraspBall-PushButton".

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.rl.config import PPOConfig, require
@@ -176,34 +176,22 @@ _RESIDUAL_B: Mapping[str, PPOConfig] = {
 }
 
 
-def _preset(table: Mapping[str, PPOConfig], name: str) -> dict[str, Any]:
+def _preset(table: Mapping[str, PPOConfig], name: str, **tiny: Any) -> dict[str, Any]:
+    """Fields of a preset; `tiny` are those of "test"."""
     one_of("preset", name, PRESETS)
-    return {"ppo": table[name], "backend": "warp" if name in GPU_PRESETS else "mujoco"}
+    settings = {"ppo": table[name], "backend": "warp" if name in GPU_PRESETS else "mujoco"}
+    return settings | tiny if name == "test" else settings
 
 
 def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
-    """Settings of stabiliser A under a preset.
-
-    Args:
-        name: One of `runtime.presets.PRESETS`.
-        changes: Fields of `StabiliserConfig` to replace.
+    """Settings of stabiliser A under one of `runtime.presets.PRESETS`, with some fields changed.
 
     Raises:
         UsageError: If the preset is unknown.
     """
-    tiny: dict[str, Any] = {"episode_steps": 20, "disturbance_bank": 16} if name == "test" else {}
-    return replace(StabiliserConfig(**_preset(_STABILISER, name), **tiny), **changes)
+    return StabiliserConfig(**_preset(_STABILISER, name, episode_steps=20, disturbance_bank=16) | changes)
 
 
 def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
-    """Settings of residual B under a preset.
-
-    Args:
-        name: One of `runtime.presets.PRESETS`.
-        changes: Fields of `ResidualBConfig` to replace.
-
-    Raises:
-        UsageError: If the preset is unknown.
-    """
-    tiny: dict[str, Any] = {"episode_steps": 60} if name == "test" else {}
-    return replace(ResidualBConfig(**_preset(_RESIDUAL_B, name), **tiny), **changes)
+    """Settings of residual B, likewise."""
+    return ResidualBConfig(**_preset(_RESIDUAL_B, name, episode_steps=60) | changes)

@@ -18,14 +18,9 @@ _SIZES = (hand.NUM_WRIST, hand.NUM_FINGER_JOINTS, 1, len(PHASES))
 
 
 def episode_hash(world_seed: Tensor, episode: Tensor) -> Tensor:
-    """A 32-bit number per episode, the same on every device: a hash of counters needs no generator's state.
+    """A number in [0, 2^32) per episode, (N,) int64, the same on every device; a hash needs no generator's state.
 
-    Args:
-        world_seed: The reset's seed plus the world's number, (N,) int64, at least 0.
-        episode: The episode's number in its world, (N,) int64, at least 0.
-
-    Returns:
-        (N,) int64 in [0, 2^32).
+    `world_seed` is the reset's seed plus the world's number, `episode` the number in its world, (N,) int64 >= 0.
     """
     value = world_seed & _LOW_32_BITS
     for extra in (episode & _LOW_32_BITS, 0):
@@ -57,15 +52,12 @@ class DisturbanceBank:
         self._table = torch.tensor(np.stack(rows), dtype=torch.float32, device=device)
 
     def command(self, pick: Tensor, step: Tensor, hold: Tensor) -> tuple[Tensor, Tensor]:
-        """What wrist and fingers are told, were all fingers released, and the phase.
+        """What wrist and fingers are told, were all fingers released (N, 28), normalised, and one-hot phases (N, 3).
 
         Args:
             pick: Which disturbance each world is under, (N,) int64 in [0, K).
             step: Control step of each world's episode, (N,) int64 in [0, T).
             hold: The action that holds the object at the episode's start, normalised targets (N, 28).
-
-        Returns:
-            Normalised targets (N, 28), and one-hot phases (N, 3).
         """
         wrist, target, share, phase = self._table[pick, step].split(_SIZES, dim=1)
         fingers = (1.0 - share) * hold[:, hand.NUM_WRIST :] + share * target

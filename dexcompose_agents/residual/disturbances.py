@@ -36,18 +36,9 @@ class Disturbance:
 
 
 def wander(rng: np.random.Generator, steps: int, start: Float64, low: Float64, high: Float64, speed: float) -> Float64:
-    """A smooth path through random waypoints, minimum-jerk from each to the next.
+    """A smooth path (T, k) from `start` through random waypoints in [low, high], minimum-jerk from each to the next.
 
-    Args:
-        rng: Source of the waypoints and of the time between them (10 to 40 steps, more where the speed asks for it).
-        steps: Length T.
-        start: Where the path starts, (k,).
-        low: Lower ends of the waypoints, (k,).
-        high: Upper ends of the waypoints, (k,).
-        speed: Largest speed in units per second (Euclidean).
-
-    Returns:
-        Path (T, k); its first point is `start`.
+    From one to the next it takes 10 to 40 steps, more where the largest (Euclidean) speed, in units per second, asks.
     """
     here, path, length = start, [start[None]], 1
     while length < steps:

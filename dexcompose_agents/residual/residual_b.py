@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,11 +24,7 @@ from dexcompose_envs.ownership import FingerMask
 def residual_b_features(obs: Observation, nominal: Nominal, mask: FingerMask, previous: Tensor) -> Tensor:
     """Features (N, d): B's task state, the composite context, a_B, its lead over the joints, m* and the last residual.
 
-    Args:
-        obs: Observations of all N worlds.
-        nominal: What the composition would do without the residual.
-        mask: Preserved fingers.
-        previous: Previous residual (N, 28), m and rad.
+    a_B is from `nominal`; `previous` is the last residual (N, 28), m and rad.
     """
     action = nominal.base_action
     fingers = mask_arrays(mask, action)
@@ -76,24 +73,14 @@ class ResidualBPolicy:
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu", **expected: Any) -> ResidualBPolicy:
-        """Reads a residual B to a device, and checks what it is.
-
-        Args:
-            path: The file.
-            device: Where it computes.
-            **expected: What its manifest must say: `pair`, `mask`, `writes_all`, `model_hash`; None: anything.
+        """Reads a residual B to a device; its manifest must say what is `expected` (`pair`, `mask`, `writes_all`, ...).
 
         Raises:
             ArtefactError: If the file is missing, damaged or not what was expected.
         """
         network, manifest = ActorCritic.load(path, "residual_b", **expected)
-        return cls(
-            network.to(device),
-            bound=manifest["bound"],
-            mask=FingerMask.parse(manifest["mask"]),
-            pair=manifest["pair"],
-            writes_all=manifest["writes_all"],
-        )
+        facts = {name: manifest[name] for name in ("bound", "pair", "writes_all")}
+        return cls(network.to(device), mask=FingerMask.parse(manifest["mask"]), **facts)
 
     @property
     def device(self) -> torch.device:
@@ -102,18 +89,9 @@ class ResidualBPolicy:
 
     def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""
+        facts |= {"pair": self.pair, "mask": str(self.mask), "writes_all": self.writes_all}
         bound = [round(value, 6) for value in self.bound.tolist()]
-        network.save(
-            path,
-            {
-                "kind": "residual_b",
-                "pair": self.pair,
-                "mask": str(self.mask),
-                "writes_all": self.writes_all,
-                "bound": bound,
-                **facts,
-            },
-        )
+        network.save(path, {"kind": "residual_b", "bound": bound, **facts})
 
     def reset(self, started: Tensor) -> None:
         """Starts episodes in some of N worlds, those where `started` (N,) is true."""
@@ -124,10 +102,6 @@ class ResidualBPolicy:
     def act(self, obs: Observation, nominal: Nominal) -> Tensor:
         """da_B (N, 28) of Eq. 10 in normalised units, zero on A's dimensions and where pi_B does not act yet.
 
-        Args:
-            obs: Observations of all N worlds.
-            nominal: From `Composer.nominal` in this control step.
-
         Raises:
             UsageError: If the observations are not those it was trained on.
         """
@@ -135,14 +109,12 @@ class ResidualBPolicy:
         if features.shape[1] != self._size:
             got = features.shape[1]
             raise UsageError(f"residual B of {self.pair} reads {self._size} numbers; the observations give {got}")
-        self._previous = bounded(
-            self._policy(features), self.bound, writable(self.mask, nominal.interacting, self.writes_all)
-        )
+        allowed = writable(self.mask, nominal.interacting, self.writes_all)
+        self._previous = bounded(self._policy(features), self.bound, allowed)
         return normalised(self._previous)
 
 
 def bound_of(config: ResidualBConfig, interaction: str) -> Tensor:
     """beta_B (28,) of Eq. 10 for an interaction skill, m and rad."""
-    translation, rotation, fingers = config.bounds(interaction)
-    beta = [translation] * 3 + [rotation] * 3 + [fingers] * hand.NUM_FINGER_JOINTS
+    beta = np.repeat(config.bounds(interaction), (3, 3, hand.NUM_FINGER_JOINTS))
     return torch.tensor(beta, dtype=torch.float32, device="cpu")

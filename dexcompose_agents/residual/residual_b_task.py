@@ -28,16 +28,10 @@ if TYPE_CHECKING:
 def composite_reward(
     progress: Tensor, success: Tensor, distance: Tensor, residual: Tensor, config: ResidualBConfig
 ) -> Tensor:
-    """Eq. 14, `R_B = R_taskB - beta |p_obj - p_palm| - alpha |delta_B|^2`, (N,).
+    """Eq. 14, `R_B = R_taskB - beta |p_obj - p_palm| - alpha |delta_B|^2`, (N,), with delta_B (N, 28), m and rad.
 
-    `R_taskB` is the scaled progress of the interaction in this step plus a bonus when the composite succeeds.
-
-    Args:
-        progress: New progress of B in this step (N,); sums to at most 1 over an episode.
-        success: 1 where the composite succeeded in this step, else 0, (N,).
-        distance: Distance of the held object from its hold target in the palm frame (N,), m.
-        residual: delta_B (N, 28), m and rad.
-        config: Weights.
+    `R_taskB` is the scaled `progress` of B in this step (at most 1 in an episode) plus a bonus for composite `success`
+    (0 or 1); `distance` (m) is that of the object from its hold target in the palm frame, (N,) all.
     """
     task = config.progress_scale * progress + config.success_bonus * success
     return task - config.beta * distance - config.alpha * residual.square().sum(dim=1)
@@ -55,7 +49,6 @@ class ResidualBTask:
         base_policy: pi_B, frozen; best on the environment's device.
         stabiliser: pi_res_A, frozen, on the environment's device, or None.
         config: Settings.
-        held_split: Part of the held-state library that episodes start from.
         **env_options: Further options of the environment, such as `held_states`.
 
     Raises:
@@ -69,14 +62,12 @@ class ResidualBTask:
         base_policy: BasePolicy,
         stabiliser: StabiliserPolicy | None,
         config: ResidualBConfig,
-        *,
-        held_split: str = "train",
         **env_options: Any,
     ) -> None:
         self.config, self.mask, self.num_envs = config, mask, config.ppo.num_envs
         if config.episode_steps is not None:
             env_options.setdefault("max_episode_steps", config.episode_steps)
-        self.worlds = TensorWorlds.make(env_id(pair), self.num_envs, config, held_split=held_split, **env_options)
+        self.worlds = TensorWorlds(env_id(pair), self.num_envs, config, **env_options)
         self.device = device = self.worlds.device
         if stabiliser is not None and stabiliser.device != device:
             raise UsageError(f"the stabiliser is on {stabiliser.device}; expected {device}, where the environment is")
@@ -109,6 +100,7 @@ class ResidualBTask:
         success, distance = moved.number("success"), -moved.number("reward_terms/retention")
         lost = moved.terminated & ~held & ~unstable
         reward = composite_reward(moved.number("reward_terms/progress"), success, distance, residual, config)
+        reward = reward - config.drop_penalty * lost.float()
 
         self._previous = residual
         final = None
@@ -119,20 +111,11 @@ class ResidualBTask:
             self._noise_seeds = torch.where(ended, self._noise_seeds + self.num_envs, self._noise_seeds)
             self._begin(moved.obs, ended)
         features = self._look(moved.obs)
-        return Step(
-            observation=features,
-            reward=reward - config.drop_penalty * lost.float(),
-            terminated=moved.terminated,
-            truncated=moved.truncated,
-            final_observation=features if final is None else torch.where(ended[:, None], final, features),
-            valid=nominal.interacting & ~unstable,
-            metrics={
-                "success": success,
-                "held": held,
-                "done": moved.flag("task_b_done"),
-                "steps": moved.number("elapsed_steps"),
-            },
-        )
+        done, steps = moved.flag("task_b_done"), moved.number("elapsed_steps")
+        metrics = {"success": success, "held": held, "done": done, "steps": steps}
+        last = features if final is None else torch.where(ended[:, None], final, features)
+        valid = nominal.interacting & ~unstable
+        return Step(features, reward, moved.terminated, moved.truncated, last, valid, metrics)
 
     def close(self) -> None:
         """Closes the environment."""

@@ -20,25 +20,12 @@ from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import FORCE_SCALE
 from dexcompose_envs.ownership import FingerMask
 
-FEATURES: dict[str, int] = {
-    "joint_position": 22,
-    "joint_velocity": 22,
-    "torque": 22,
-    "reference": 22,
-    "previous_residual": 22,
-    "object_position": 3,
-    "object_rotation": 6,
-    "object_linear_velocity": 3,
-    "object_angular_velocity": 3,
-    "palm_offset": 3,
-    "fingertip_error": 5,
-    "contact": 5,
-    "wrist_lead": 6,
-    "wrist_velocity": 6,
-    "released_command": 22,
-    "phase": 3,
-    "mask": 5,
-}
+FEATURES = {
+    "joint_position": 22, "joint_velocity": 22, "torque": 22, "reference": 22, "previous_residual": 22,
+    "object_position": 3, "object_rotation": 6, "object_linear_velocity": 3, "object_angular_velocity": 3,
+    "palm_offset": 3, "fingertip_error": 5, "contact": 5, "wrist_lead": 6, "wrist_velocity": 6,
+    "released_command": 22, "phase": 3, "mask": 5,
+}  # fmt: skip
 """The features in order, with sizes. Joint features are zero on released fingers, `released_command` on preserved ones;
 `fingertip_error` is the change of a fingertip's distance to the object since the start, `wrist_lead` the wrist's next
 target minus its position (normalised)."""
@@ -75,14 +62,7 @@ class StabiliserObserver:
         self.mask_bits = self._start_distance = torch.zeros(fingers, dtype=torch.float32, device=device)
 
     def begin(self, obs: Observation, started: Tensor, joint_mask: Tensor, mask_bits: Tensor) -> None:
-        """Starts episodes in some worlds.
-
-        Args:
-            obs: Observations of all N worlds.
-            started: Which worlds start, (N,) bool.
-            joint_mask: mbar of their episodes, (N, 22) or (22,), float32.
-            mask_bits: m of their episodes, (N, 5) or (5,), float32.
-        """
+        """Starts episodes where `started` (N,), with mbar (N, 22) or (22,) and m (N, 5) or (5,), float32."""
         rows = started[:, None]
         self.joint_mask = torch.where(rows, joint_mask, self.joint_mask)
         self.mask_bits = torch.where(rows, mask_bits, self.mask_bits)
@@ -98,11 +78,9 @@ class StabiliserObserver:
             phase: One-hot phase (N, 3); None reads it from the observation.
         """
         preserved = self.joint_mask
-        wrist = slice(0, hand.NUM_WRIST)
-        fingers = slice(hand.NUM_WRIST, hand.NUM_ACTIONS)
+        wrist, fingers = slice(0, hand.NUM_WRIST), slice(hand.NUM_WRIST, hand.NUM_ACTIONS)
         position = obs["task_a"][:, : hand.NUM_ACTIONS]
-        velocity = self._term(obs, "joint_velocity")
-        reference = self._term(obs, "reference")
+        velocity, reference = self._term(obs, "joint_velocity"), self._term(obs, "reference")
         contact = (self._term(obs, "finger_contact") > FORCE_SCALE * CONTACT_FORCE).float()
         parts = [
             (position[:, fingers] - reference) * preserved,
@@ -148,13 +126,7 @@ class StabiliserPolicy:
     def load(
         cls, path: str | Path, device: str | torch.device = "cpu", *, mask: FingerMask | None = None, **expected: Any
     ) -> StabiliserPolicy:
-        """Reads a stabiliser to a device.
-
-        Args:
-            path: The file.
-            device: Where it computes.
-            mask: Preserved fingers that it must have been trained with; None: any.
-            **expected: What else its manifest must say: `skill`, `model_hash`; None: anything.
+        """Reads a stabiliser to a device; it must be trained with `mask` and its manifest say what is `expected`.
 
         Raises:
             ArtefactError: If the file is missing, truncated, corrupt, or made for something else.
@@ -162,9 +134,8 @@ class StabiliserPolicy:
         network, manifest = ActorCritic.load(path, "stabiliser", **expected)
         masks = [FingerMask.parse(text) for text in manifest["masks"]]
         if mask is not None and mask not in masks:
-            raise ArtefactError(
-                f"'{path}' was trained with {', '.join(map(str, masks))}; expected a stabiliser of {mask}"
-            )
+            known = ", ".join(map(str, masks))
+            raise ArtefactError(f"'{path}' was trained with {known}; expected a stabiliser of {mask}")
         return cls(network.to(device), bound=manifest["bound"], masks=masks, skill=manifest["skill"])
 
     @property
@@ -186,14 +157,7 @@ class StabiliserPolicy:
     @torch.inference_mode(False)
     @torch.no_grad()
     def reset(self, obs: Mapping[str, Any], layout: Layout, started: Any, mask: FingerMask) -> None:
-        """Starts episodes in some worlds; the first call fixes the number of worlds N.
-
-        Args:
-            obs: Observations of all N worlds, arrays or tensors.
-            layout: `env.unwrapped.layout`.
-            started: Which worlds start, (N,) bool.
-            mask: Preserved fingers.
-        """
+        """Starts episodes in some worlds, of arrays or tensors; see `composition.preserver.Stabiliser`."""
         if self._observer is None or self._observer.num_envs != len(started):
             self._observer = StabiliserObserver(layout, len(started), self.device)
         started = torch.as_tensor(started, device=self.device)
@@ -203,12 +167,7 @@ class StabiliserPolicy:
     @torch.inference_mode(False)
     @torch.no_grad()
     def act(self, obs: Mapping[str, Any], base_action: Any) -> Any:
-        """dq_A (N, 22) of Eq. 7, rad, zero on released fingers, within the bound; of the kind of `base_action`.
-
-        Args:
-            obs: Observations of all N worlds.
-            base_action: What wrist and released fingers are about to do, (N, 28), normalised targets.
-        """
+        """dq_A (N, 22) of Eq. 7, rad, zero on released fingers, within the bound; of the kind of `base_action`."""
         observer = self._observer
         if observer is None:
             raise RuntimeError("act() was called before reset()")

@@ -21,13 +21,7 @@ from dexcompose_envs.registration import env_id
 
 
 def retention_reward(distance: Tensor, residual: Tensor, alpha: float) -> Tensor:
-    """Eq. 13, `R_A = -|p_obj - p_palm| - alpha |Delta_A|^2`, (N,).
-
-    Args:
-        distance: Distance of the object from its hold target in the palm frame (N,), m.
-        residual: dq_A (N, 22), rad.
-        alpha: Weight of the squared residual.
-    """
+    """Eq. 13, `R_A = -|p_obj - p_palm| - alpha |Delta_A|^2`, (N,), of `distance` (N,), m, and dq_A (N, 22), rad."""
     return -distance - alpha * residual.square().sum(dim=1)
 
 
@@ -45,7 +39,6 @@ class StabiliserTask:
         skill: Retention skill, such as "GraspBall".
         config: Settings.
         num_envs: Number of worlds; None for that of the settings.
-        held_split: Part of the held-state library that episodes start from.
         **env_options: Further options of the environment, such as `held_states`.
     """
 
@@ -55,29 +48,19 @@ class StabiliserTask:
         config: StabiliserConfig,
         *,
         num_envs: int | None = None,
-        held_split: str = "train",
         **env_options: Any,
     ) -> None:
         self.num_envs = n = num_envs or config.ppo.num_envs
         self.observation_size, self.action_size = FEATURE_SIZE, hand.NUM_FINGER_JOINTS
         self.config = config
-        self.worlds = TensorWorlds.make(
-            env_id(skill),
-            n,
-            config,
-            start="held",
-            held_split=held_split,
-            terminate_on_success=False,
-            max_episode_steps=config.episode_steps,
-            base_shake=config.base_shake,
-            **env_options,
-        )
+        env_options |= {"start": "held", "terminate_on_success": False}
+        env_options |= {"max_episode_steps": config.episode_steps, "base_shake": config.base_shake}
+        self.worlds = TensorWorlds(env_id(skill), n, config, **env_options)
         self.device = device = self.worlds.device
         self._context = self.worlds.layout["context"]
         self._observer = StabiliserObserver(self.worlds.layout, n, device)
-        self._bank = DisturbanceBank(
-            config.disturbance, config.disturbance_bank, config.episode_steps + 1, config.ppo.seed, device
-        )
+        size = (config.disturbance_bank, config.episode_steps + 1)
+        self._bank = DisturbanceBank(config.disturbance, *size, config.ppo.seed, device)
         self._every_world = torch.ones(n, dtype=torch.bool, device=device)
         masks = [mask_arrays(FingerMask.parse(text), self._every_world) for text in config.masks]
         self._joint_masks = torch.stack([mask.joints for mask in masks])
@@ -118,15 +101,8 @@ class StabiliserTask:
         if final is not None:
             self._begin(moved.obs, moved.terminated | moved.truncated)
         features = self._features(moved.obs)
-        return Step(
-            observation=features,
-            reward=reward,
-            terminated=lost,
-            truncated=moved.truncated,
-            final_observation=features if final is None else final,
-            valid=~unstable,
-            metrics=metrics,
-        )
+        last = features if final is None else final
+        return Step(features, reward, lost, moved.truncated, last, valid=~unstable, metrics=metrics)
 
     def close(self) -> None:
         """Closes the environment."""

@@ -26,9 +26,6 @@ from dexcompose_envs.ownership import FingerMask
 if TYPE_CHECKING:
     from dexcompose_agents.diffusion.policy import BasePolicy
 
-STABILISER_SCORE = ("held", "return")
-RESIDUAL_B_SCORE = ("success", "return")
-
 
 def train_stabiliser(
     skill: str,
@@ -58,7 +55,7 @@ def train_stabiliser(
     """
     task = StabiliserTask(skill, config, **env_options)
     identity = {"trains": "stabiliser", "skill": skill, "options": _plain(env_options)}
-    network, facts = _train(task, config, out, STABILISER_SCORE, identity, progress, max_minutes)
+    network, facts = _train(task, config, out, ("held", "return"), identity, progress, max_minutes)
     path = Path(out) / "stabiliser.safetensors"
     masks = [FingerMask.parse(text) for text in config.masks]
     StabiliserPolicy(network, bound=config.bound, masks=masks, skill=skill).save(path, network, **facts)
@@ -86,12 +83,9 @@ def train_residual_b(
         stabiliser: pi_res_A on `config.env_device`, or None.
         config: Settings.
         out: Folder for `residual_b.safetensors`, checkpoint and logs.
-        progress: Called after each iteration with its metrics.
-        max_minutes: Wall time of this call, see `PPO.train`; None for no limit.
-        **env_options: Options of the environment, such as `held_states`.
-
-    Returns:
-        The best policy of all evaluations, as written to the file, on the CPU.
+        progress: As for `train_stabiliser`, like all that follows.
+        max_minutes: See there.
+        **env_options: See there.
 
     Raises:
         UsageError: If the stabiliser is another skill's.
@@ -110,7 +104,7 @@ def train_residual_b(
         "stabiliser": None if stabiliser is None else {"weights": stabiliser.weights_hash, "bound": stabiliser.bound},
         "options": _plain(env_options),
     }
-    network, facts = _train(task, config, out, RESIDUAL_B_SCORE, identity, progress, max_minutes)
+    network, facts = _train(task, config, out, ("success", "return"), identity, progress, max_minutes)
     path = Path(out) / "residual_b.safetensors"
     ResidualBPolicy(network, bound=task.bound, mask=mask, pair=pair).save(path, network, **facts)
     return ResidualBPolicy.load(path)
@@ -140,12 +134,11 @@ def _train(
         task.close()
     device = learner.device
     return network, {
+        **origin,
         "config": asdict(config),
         "backend": config.backend,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "env_version": __version__,
-        "model_hash": origin["model_hash"],
-        "held_states": origin["held_states"],
         "iterations": learner.iteration,
         "steps": learner.iteration * config.ppo.horizon * config.ppo.num_envs,
         "seconds": round(learner.seconds, 1),

@@ -38,30 +38,22 @@ class Moved(NamedTuple):
 
 
 class TensorWorlds:
-    """N worlds of an environment; observations and actions are tensors on the environment's device.
+    """N worlds of an environment with SAME_STEP autoreset, on the backend and the device of the settings.
 
     NumPy arrays become tensors and tensors arrays without a copy. An environment whose `unwrapped.device` is a torch
     device takes and gives tensors there, and nothing is read back from it.
-
-    Args:
-        env: Vector environment with SAME_STEP autoreset.
     """
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
-        device = getattr(env.unwrapped, "device", None)
-        self._takes_tensors = device is not None
-        self.device = find_device("cpu" if device is None else device)
-        self.layout: Layout = env.unwrapped.layout
-
-    @classmethod
-    def make(cls, env_id: str, num_envs: int, config: ResidualConfig, **options: Any) -> TensorWorlds:
-        """Makes an environment on the backend and the device of the settings."""
+    def __init__(self, env_id: str, num_envs: int, config: ResidualConfig, **options: Any) -> None:
         if config.backend == "mujoco":
             options["num_threads"] = config.num_threads
         else:
             options |= {"backend": config.backend, "device": config.env_device}
-        return cls(gym.make_vec(env_id, num_envs=num_envs, **options))
+        self.env: Any = gym.make_vec(env_id, num_envs=num_envs, **options)
+        device = getattr(self.env.unwrapped, "device", None)
+        self._takes_tensors = device is not None
+        self.device = find_device("cpu" if device is None else device)
+        self.layout: Layout = self.env.unwrapped.layout  # type: ignore[attr-defined]
 
     def reset(self, seed: int) -> Observation:
         """Starts new episodes in all worlds; world i is seeded `seed + i`."""

@@ -16,16 +16,10 @@ from dexcompose_envs.observations import Array
 
 
 def check_array(name: str, value: ArrayLike | Array, shape: tuple[int, ...], like: Array | None = None) -> Array:
-    """Converts to float32 and refuses a wrong shape and values that aren't finite.
+    """A float32 array of the kind and device of `like` (None: NumPy); not of another shape, and finite.
 
     Values on a GPU aren't looked at, because the host would have to wait for them; there the environment itself reports
     actions that aren't finite.
-
-    Args:
-        name: What the value is, for the message.
-        value: Numbers of either kind.
-        shape: The shape expected.
-        like: An array whose kind and device the result gets; None: NumPy.
 
     Raises:
         UsageError: With the name, what came and what was expected.
@@ -74,11 +68,7 @@ def is_on_host(array: Array) -> bool:
 
 
 class Constant:
-    """An array that never changes, moved once to every device where it's needed.
-
-    Args:
-        value: The array.
-    """
+    """An array that never changes, moved once to every device where it's needed."""
 
     def __init__(self, value: NDArray[Any]) -> None:
         self.value = value

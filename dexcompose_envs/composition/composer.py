@@ -66,13 +66,7 @@ class Composer:
         return writable(self.mask, nominal.interacting, self._writes_all)
 
     def compose(self, obs: Mapping[str, Array], nominal: Nominal, delta_b: Array | None = None) -> Array:
-        """The executed action (N, 28) in [-1, 1]: Eqs. 8, 9, 11 and 12.
-
-        Args:
-            obs: Observations of all N worlds.
-            nominal: From `nominal` in this control step.
-            delta_b: Residual B (N, 28), normalised; it acts where `writable` says.
-        """
+        """The executed action (N, 28) in [-1, 1]: Eqs. 8, 9, 11 and 12; da_B (N, 28), normalised, where `writable`."""
         if delta_b is None:
             return self.preserver.compose(obs, nominal.base_action)
         allowed = self.writable(nominal)

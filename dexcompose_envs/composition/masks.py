@@ -46,11 +46,7 @@ def writable(mask: FingerMask, interacting: Array, everything: bool = False) -> 
 
 
 class OwnedDimensions:
-    """Some of the 28 dimensions: takes them from whole actions, and puts them back into such.
-
-    Args:
-        indices: The dimensions (D,) in rising order.
-    """
+    """Some of the 28 dimensions, `indices` (D,) in rising order: takes them from actions, and puts them back."""
 
     def __init__(self, indices: NDArray[np.intp]) -> None:
         self.indices = indices

@@ -59,12 +59,9 @@ class PhasePlan:
         return share, xp.take(self._starts.like(stage), stage, axis=0)
 
     def targets(self, step: Array, stage: Array, hold_action: Array) -> Array:
-        """Nominal targets (N, 28), normalised, for the next control step.
+        """Nominal targets (N, 28), normalised, of the next control step of a `stage`, that is an interaction, (N,).
 
-        Args:
-            step: Control steps executed since the interaction's hold began, (N,).
-            stage: Index of the interaction in turn, (N,).
-            hold_action: The action that was held then, (N, 28).
+        `step` (N,) is how many were executed since its hold began, `hold_action` (N, 28) the action held then.
         """
         share, start = self._way(step + 1, stage)
         return (1.0 - share) * hold_action + share * start

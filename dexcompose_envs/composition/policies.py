@@ -34,11 +34,7 @@ PolicyLike = TaskPolicy | Callable[[Mapping[str, Array]], Any]
 
 
 class PolicyFace:
-    """Calls a policy or a function with as much as it takes.
-
-    Args:
-        policy: A `TaskPolicy`, or a function of the whole observation.
-        reads_task: False: the policy is called as a function whatever else it has.
+    """Calls a `TaskPolicy`, or a function of the whole observation (always, unless `reads_task`), as it wants.
 
     Raises:
         UsageError: If it is neither.

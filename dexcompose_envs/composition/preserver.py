@@ -69,9 +69,8 @@ class Preserver:
                 raise UsageError(f"reference is {reference!r}; expected 'hold', {len(_LOW)} angles or a callable")
             self._hold = task.layout.get("context", {}).get("reference")
             if self._hold is None:
-                raise UsageError(
-                    "the environment observes no reference; expected a scene with a held object for reference='hold'"
-                )
+                expected = "expected a scene with a held object for reference='hold'"
+                raise UsageError(f"the environment observes no reference; {expected}")
         elif callable(reference):
             self._function = PolicyFace(reference, reads_task=False)
         else:
@@ -120,12 +119,9 @@ class Preserver:
             )
 
     def compose(self, obs: Mapping[str, Array], action_b: Array, residual_a: Array | None = None) -> Array:
-        """The executed action (N, 28) in [-1, 1]: Eqs. 8, 9 and 12.
+        """The executed action (N, 28) in [-1, 1], given what skill B is about to do, (N, 28): Eqs. 8, 9 and 12.
 
-        Args:
-            obs: Observations of all N worlds.
-            action_b: What skill B is about to do, (N, 28); its values on preserved joints don't matter.
-            residual_a: What is added to the preserved joints besides, (N, 22), normalised.
+        `residual_a` (N, 22), normalised, is added to the preserved joints besides.
         """
         xp, fingers = array_namespace(action_b), mask_arrays(self.mask, action_b)
         command = self.reference(obs)

@@ -41,11 +41,9 @@ class _Correcting(OneSide):
         owner = next((layer for layer in wrapper_chain(self.env) if "action_indices" in layer.__dict__), None)
         owned = OwnedDimensions(np.arange(NUM_ACTIONS) if owner is None else owner.action_indices)
         policies: list[Any] = list(base_policy) if isinstance(base_policy, list | tuple) else [base_policy]
-        if not isinstance(self.env, VectorEnv):
-            policies = [
-                policy if isinstance(policy, TaskPolicy) or not callable(policy) else OfOneWorld(policy)
-                for policy in policies
-            ]
+        if not isinstance(env, VectorEnv):
+            functions = (callable(policy) and not isinstance(policy, TaskPolicy) for policy in policies)
+            policies = [OfOneWorld(each) if is_one else each for each, is_one in zip(policies, functions, strict=True)]
         self._interactor = Interactor(task, policies, () if owner is None else owner.mask.preserved, owned=owned)
         self.bound = _checked_bound(bound, owned.indices)
         self._bound = Constant(self.bound)

@@ -84,11 +84,8 @@ class RslRlVecEnv:
 
     @episode_length_buf.setter
     def episode_length_buf(self, lengths: Tensor) -> None:
-        warnings.warn(
-            "episode_length_buf can't be set: the environment counts its own steps, so init_at_random_ep_len has no "
-            "effect",
-            stacklevel=2,
-        )
+        reason = "the environment counts its own steps, so init_at_random_ep_len has no effect"
+        warnings.warn(f"episode_length_buf can't be set: {reason}", stacklevel=2)
 
     def get_observations(self) -> Any:
         """The present observations, a `TensorDict` of groups (N, size) float32."""
