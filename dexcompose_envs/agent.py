@@ -27,13 +27,9 @@ class Agent(Protocol):
     def reset(
         self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: NDArray[np.int64], seeds: NDArray[np.int64]
     ) -> None:
-        """Begins episodes in some worlds; the first call names all worlds and so fixes N.
+        """Begins episodes in the worlds `env_ids` (K,), whose noise has `seeds` (K,); the first call names all N.
 
-        Args:
-            obs: Observations of all N worlds, key -> (N, size).
-            info: Info of the reset.
-            env_ids: The K worlds that begin an episode, (K,).
-            seeds: Seeds of their noise, (K,).
+        `obs` (key -> (N, size)) and `info` are those of all N worlds.
         """
 
     def act(self, obs: Mapping[str, Array]) -> Array:

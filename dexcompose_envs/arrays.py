@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from array_api_compat import is_torch_array
+from array_api_compat import array_namespace, is_torch_array
 from numpy.typing import NDArray
 
 from dexcompose_envs.observations import Array
@@ -55,7 +55,7 @@ class Arrays:
 
     def full(self, shape: tuple[int, ...], value: Any, dtype: Any = None) -> Array:
         """An array filled with one value."""
-        return self.xp.full(shape, value, dtype=dtype or self.float, device=self._placement)
+        return self.xp.full(shape, value, dtype=dtype or self.float, device=self.device or "cpu")
 
     def of(self, values: Any, dtype: Any = None) -> Array:
         """Host values as a fresh array of this library, by default of its float type."""
@@ -76,10 +76,6 @@ class Arrays:
         mask[indices] = True
         return self.of(mask, self.xp.bool)
 
-    @property
-    def _placement(self) -> Any:
-        return "cpu" if self.device is None else self.device
-
 
 def to_numpy(array: Any) -> NDArray[Any]:
     """An array of any library in NumPy; on a GPU the host waits for it."""
@@ -97,7 +93,5 @@ def fresh(array: Array) -> Array:
 
 def choose(mask: Array, new: Array, old: Array) -> Array:
     """Rows of `new` where the mask (N,) is True, else of `old`; a fresh array of `old`'s type."""
-    from array_api_compat import array_namespace
-
     xp = array_namespace(mask)
     return xp.where(xp.reshape(mask, (-1,) + (1,) * (old.ndim - 1)), new, old)

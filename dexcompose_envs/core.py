@@ -19,7 +19,6 @@ from dexcompose_envs.episodes.restarts import Reports, Restarts
 from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
 from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.observations import Array, Snapshot, compute, layout_of, terms_of
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.physics import ContactOverflowError, make_engine
@@ -77,11 +76,6 @@ class BatchedCore:
         self.judge = Judge(self.chain, n, longest, config.terminate_on_success, self.arrays)
         self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
 
-    @property
-    def library(self) -> HeldStateLibrary:
-        """The held-state library, loaded when first needed."""
-        return self.sampler.library
-
     def _draw_rows(
         self, rngs: Sequence[np.random.Generator], start: str | None = None, held_index: Any = None
     ) -> NDArray[np.float64]:
@@ -112,7 +106,7 @@ class BatchedCore:
         """
         self.sampler.check(start or self.start, held_index)
         if held_index is not None:
-            self.library.take(held_index)  # refuses bad rows before generators are seeded
+            self.sampler.library.take(held_index)  # refuses bad rows before generators are seeded
         if len(worlds) == 0:
             return
         self.seed(worlds, seeds or [None] * len(worlds))

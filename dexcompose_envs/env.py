@@ -86,10 +86,7 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[dict[str, NDArray[np.float32]], float, bool, bool, dict[str, Any]]:
-        """Advances by one control step (40 ms).
-
-        Args:
-            action: Normalised targets (28,).
+        """Advances by one control step (40 ms) with normalised targets (28,).
 
         Raises:
             UsageError: On a wrong shape or a value that is not finite.

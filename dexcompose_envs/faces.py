@@ -130,7 +130,7 @@ class Face:
     @property
     def held_library(self) -> HeldStateLibrary:
         """The held states that episodes start from."""
-        return self.core.library
+        return self.core.sampler.library
 
     def held_columns(self) -> dict[str, NDArray[np.float64]]:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""

@@ -26,12 +26,8 @@ FINGER_JOINTS: dict[str, tuple[str, ...]] = {
     "LF": ("LFJ4", "LFJ3", "LFJ2", "LFJ1", "LFJ0"),
     "TH": ("THJ4", "THJ3", "THJ2", "THJ1", "THJ0"),
 }
-FINGER_LINKS: dict[str, tuple[str, ...]] = {
-    "FF": ("ffproximal", "ffmiddle", "ffdistal"),
-    "MF": ("mfproximal", "mfmiddle", "mfdistal"),
-    "RF": ("rfproximal", "rfmiddle", "rfdistal"),
-    "LF": ("lfproximal", "lfmiddle", "lfdistal"),
-    "TH": ("thproximal", "thmiddle", "thdistal"),
+FINGER_LINKS = {
+    finger: (f"{finger.lower()}proximal", f"{finger.lower()}middle", f"{finger.lower()}distal") for finger in FINGERS
 }
 WRIST_JOINTS = ("WX", "WY", "WZ", "WRZ", "WRY", "WRX")
 JOINTS = tuple(joint for finger in FINGERS for joint in FINGER_JOINTS[finger])

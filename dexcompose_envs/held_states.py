@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs import artefacts
 from dexcompose_envs.artefacts import ArtefactError
+from dexcompose_envs.checks import one_of
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.files import atomic_write
 
@@ -43,21 +44,17 @@ _QUATERNION = slice(3, 7)
 
 @dataclass(frozen=True)
 class Manifest:
-    """Where a library comes from.
-
-    Attributes:
-        skill: retention skill, for example `"GraspBall"`.
-        model_hash: hash of the compiled physics model that the states belong to.
-        policy_hash: hash of the policy weights that reached the states.
-        validation: how each state was checked, and how many attempts passed (free-form JSON values).
-        seeds: first episode seed and one past the last.
-    """
+    """Where a library comes from."""
 
     skill: str
     model_hash: str
+    """Of the physics model that the states belong to."""
     policy_hash: str
+    """Of the policy weights that reached the states."""
     validation: Mapping[str, Any] = field(default_factory=dict)
+    """How each state was checked, and how many attempts passed (JSON values)."""
     seeds: Sequence[int] = ()
+    """First episode seed and one past the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +89,7 @@ class HeldStateLibrary:
 
     @classmethod
     def from_columns(cls, manifest: Manifest, columns: Mapping[str, ArrayLike]) -> HeldStateLibrary:
-        """Check and copy a table of columns; quaternions are normalised.
-
-        Args:
-            manifest: where the states come from.
-            columns: column name -> array of shape `(n, width)`, see `COLUMNS`.
+        """Checks and copies a table of columns, name -> (n, width) as in `COLUMNS`; quaternions are normalised.
 
         Raises:
             UsageError: on missing or unknown columns, wrong shapes, unequal lengths, values that aren't finite.
@@ -105,24 +98,19 @@ class HeldStateLibrary:
         missing, unknown = sorted(required - set(columns)), sorted(set(columns) - set(COLUMNS))
         if missing or unknown:
             raise UsageError(f"held states have wrong columns: missing {missing}, unknown {unknown}")
-        checked: dict[str, NDArray[np.float64]] = {}
-        count: int | None = None
-        for name in COLUMNS:
-            if name not in columns:
-                continue
-            array = np.array(columns[name], dtype=np.float64)
+        checked = {name: np.array(columns[name], np.float64) for name in COLUMNS if name in columns}
+        for name, array in checked.items():
             width = COLUMNS[name]
             if array.ndim != 2 or (width is not None and array.shape[1] != width):
                 expected = f"(count, {'nv' if width is None else width})"
                 raise UsageError(f"held-state column {name!r} has shape {array.shape}, expected {expected}")
-            count = len(array) if count is None else count
-            if len(array) != count:
-                raise UsageError(f"held-state column {name!r} has {len(array)} rows, expected {count}")
+            if len(array) != len(checked["hand_qpos"]):
+                expected = str(len(checked["hand_qpos"]))
+                raise UsageError(f"held-state column {name!r} has {len(array)} rows, expected {expected}")
             if not np.isfinite(array).all():
                 row = int(np.argwhere(~np.isfinite(array))[0, 0])
                 raise UsageError(f"held-state column {name!r} has a value that isn't finite in row {row}")
-            checked[name] = array
-        if not count:
+        if not len(checked["hand_qpos"]):
             raise UsageError("the held-state table is empty, expected at least one state")
         norm = np.linalg.norm(checked["object_qpos"][:, _QUATERNION], axis=1, keepdims=True)
         if norm.min() < 0.5 or norm.max() > 2.0:
@@ -159,45 +147,25 @@ class HeldStateLibrary:
         return {name: np.array(column[rows]) for name, column in self.columns().items()}
 
     def indices(self, split: str = "all") -> NDArray[np.int64]:
-        """Row numbers of a split: "all", "train" (first three quarters) or "test" (last quarter).
-
-        Raises:
-            UsageError: on an unknown split, or one that is empty.
-        """
+        """Row numbers of a split: "all", "train" (first three quarters) or "test"; a UsageError if there are none."""
         border = 3 * len(self) // 4
         bounds = {"all": (0, len(self)), "train": (0, border), "test": (border, len(self))}
-        if split not in bounds:
-            raise UsageError(f"unknown held-state split {split!r}, expected one of {', '.join(bounds)}")
-        start, stop = bounds[split]
+        start, stop = bounds[one_of("held-state split", split, tuple(bounds))]
         if start == stop:
             raise UsageError(f"the {split!r} split of {len(self)} held states is empty")
         return np.arange(start, stop, dtype=np.int64)
 
     def sample(self, rng: np.random.Generator, split: str = "all", size: int | None = None) -> NDArray[np.int64]:
-        """Row numbers drawn uniformly with replacement from a split.
-
-        Args:
-            rng: the generator that decides.
-            split: see `indices`.
-            size: number of draws; None for one draw as a 0-d array (usable as an index and in `take`).
-        """
+        """Row numbers drawn uniformly with replacement from a split; without a size a single one, as a 0-d array."""
         candidates = self.indices(split)
         return np.asarray(candidates[rng.integers(len(candidates), size=size)], dtype=np.int64)
 
     def check(self, *, skill: str | None = None, model_hash: str | None = None) -> None:
-        """Refuses a library of another skill or physics model; None: any.
-
-        Raises:
-            ArtefactError: with what it is and what was expected.
-        """
+        """Raises an ArtefactError if it is a library of another skill or physics model; None: any."""
         artefacts.check(self._facts(), "the held-state library", skill=skill, model_hash=model_hash)
 
     def save(self, path: str | Path) -> None:
-        """Write the table, in single precision, in one step (a reader sees the old file or the new one, never a part).
-
-        Raises:
-            OSError: where the folder can't be written.
-        """
+        """Writes the table, in single precision, whole or not at all."""
         atomic_write(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
@@ -225,7 +193,7 @@ class HeldStateLibrary:
         if isinstance(source, str) and source.isidentifier():
             path, skill = held_states_folder() / f"{source}.npz", skill or source
         if not os.path.exists(path):
-            known = ", ".join(shipped_skills()) or "none yet"
+            known = ", ".join(sorted(path.stem for path in held_states_folder().glob("*.npz"))) or "none yet"
             raise ArtefactError(f"no held states for {str(source)!r}; shipped: {known}; or give a .npz path")
         facts, columns = artefacts.load(path, KIND, skill=skill, model_hash=model_hash)
         try:
@@ -236,19 +204,10 @@ class HeldStateLibrary:
 
 
 def held_states_folder() -> Path:
-    """Folder that skill names refer to: the one in `DEXCOMPOSE_HELD_STATES`, else the one that ships.
-
-    Raises:
-        UsageError: where the variable doesn't name a folder.
-    """
+    """Folder that skill names refer to: the one in `DEXCOMPOSE_HELD_STATES`, else the one that ships."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     if not chosen:
         return Path(str(resources.files("dexcompose_envs"))) / "data" / "held_states"
     if not Path(chosen).is_dir():
         raise UsageError(f"{FOLDER_VARIABLE} is {chosen!r}; expected a folder with <skill>.npz files")
     return Path(chosen)
-
-
-def shipped_skills() -> tuple[str, ...]:
-    """Skills whose libraries lie in `held_states_folder()`, sorted."""
-    return tuple(sorted(path.stem for path in held_states_folder().glob("*.npz")))

@@ -23,10 +23,7 @@ def register_envs() -> None:
 
 
 def register_chain(name: str) -> str:
-    """Registers the id of a chain, such as "GraspBall-PushButton-PushButton": interactions are done in turn.
-
-    Returns:
-        The id; one that exists stays as it is.
+    """Registers a chain such as "GraspBall-PushButton-PushButton", if it isn't yet, and returns its id.
 
     Raises:
         UsageError: If a part of the name is no skill, or stands where it can't.

@@ -261,9 +261,7 @@ class _Queue:
     def _check(self, actions: NDArray[Any], live: NDArray[np.bool_]) -> None:
         name, shape = getattr(self.agent, "name", type(self.agent).__name__), self._actions.shape
         if actions.shape != shape:
-            raise AgentError(
-                f"agent {name!r} returned actions of shape {actions.shape}; expected {self._actions.shape}"
-            )
+            raise AgentError(f"agent {name!r} returned actions of shape {actions.shape}; expected {shape}")
         spoilt = np.flatnonzero(live & ~np.isfinite(actions).all(axis=1))
         if spoilt.size:
             episode = self._episodes[int(spoilt[0])]

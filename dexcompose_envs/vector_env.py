@@ -113,10 +113,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
 
     @in_one_piece
     def step(self, actions: Any) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
-        """Advances all worlds by one control step (40 ms).
-
-        Args:
-            actions: Normalised targets (N, 28).
+        """Advances all worlds by one control step (40 ms) with normalised targets (N, 28).
 
         Raises:
             UsageError: On a wrong shape or a value that is not finite.
