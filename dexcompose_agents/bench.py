@@ -39,21 +39,8 @@ def run_bench(
 ) -> tuple[Path, dict[str, Any]]:
     """Evaluate all pairs with all methods, print the table and write ``report.html``.
 
-    Args:
-        out: Folder for episodes, results, videos and report.
-        pairs: Names of pairs; all pairs if empty.
-        methods: Registered names or "module:Class".
-        seeds: Evaluation seeds.
-        rollouts: Rollouts per seed, pair and method.
-        backend: Physics, see ``evaluate``.
-        device: Where "warp" and the methods' networks run.
-        selector: Selector whose shipped masks are used, by default the shipped choice; methods that take none are
-            named, and recorded with "none".
-        reference: Method that the others are compared with in the report, see ``summarise``.
-        videos: "one" films one rollout per method on the first pair, "all" on every pair, "none" none.
-        console: Where to print.
-        make: Maker of methods, ``make(name, pair, selector=...)``.
-        **evaluate_options: Passed on to ``evaluate``.
+    Options are those of the command ``dexcompose bench``, and further ones of ``evaluate``. ``make(name, pair,
+    selector=...)`` makes the methods; those that take no selector are named, and recorded with "none".
 
     Returns:
         The report's path and the content of ``results.json``.

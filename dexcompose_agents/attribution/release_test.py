@@ -32,7 +32,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, read_csv, write_csv
+from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, place_of, read_csv, write_csv
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_agents.runtime.provenance import read_json, write_json
@@ -196,7 +196,7 @@ def run_release_test(
                     finished[mask] = _counted(mask, verdicts)
                     verdicts = []
                     if folder is not None:
-                        write_csv(folder / "release_test.csv", sorted(finished.values(), key=_place))
+                        write_csv(folder / "release_test.csv", [finished[m] for m in sorted(finished, key=place_of)])
         results = [finished[mask] for mask in masks]
         if folder is not None and results:
             title = f"Release test of {skill}, base motion: {config.motion}"
@@ -210,12 +210,7 @@ class _Release(Watcher):
     name = "release test"
 
     def __init__(
-        self,
-        worlds: Any,
-        library: HeldStateLibrary,
-        config: ReleaseTestConfig,
-        rollouts: int,
-        progress: Advance | None,
+        self, worlds: Any, library: HeldStateLibrary, config: ReleaseTestConfig, rollouts: int, progress: Advance | None
     ) -> None:
         self._terms = worlds.layout["context"]
         self._library, self._config, self._progress = library, config, progress
@@ -274,12 +269,6 @@ def _counted(mask: FingerMask, verdicts: Sequence[Verdict]) -> MaskResult:
     retained, clean, unstable, slip = (sum(column) for column in zip(*verdicts, strict=True))
     slip = round(slip / len(verdicts), 6)
     return MaskResult(mask, int(retained), int(clean), len(verdicts), int(unstable), slip)
-
-
-def _place(result: MaskResult) -> int:
-    """Candidates stand in their fixed order, any other mask behind them."""
-    known = FingerMask.candidates()
-    return known.index(result.mask) if result.mask in known else len(known)
 
 
 def _open_folder(

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from dexcompose_agents.attribution.tables import MaskResult, read_csv
+from dexcompose_agents.attribution.tables import MaskResult, place_of, read_csv
 from dexcompose_agents.attribution.usage import FingerUsage, measure_usage, recorded_signals
 from dexcompose_envs import artefacts
 from dexcompose_envs.checks import one_of, real_number
@@ -64,11 +64,7 @@ class Selection:
 
     @classmethod
     def load(cls, path: str | Path, pair: str | None = None) -> Selection:
-        """Reads a selection back; with a pair, it must be for that.
-
-        Raises:
-            ArtefactError: If the file can't be read, is damaged, or no selection for that pair.
-        """
+        """Reads a selection back, for this pair or any; an ArtefactError says what else the file is."""
         about, _ = artefacts.load(path, "mask", pair=pair)
         known = {item.name: about[item.name] for item in fields(cls) if item.name in about}
         return cls(**known | {"mask": FingerMask.parse(about["mask"])})
@@ -137,7 +133,7 @@ class HeuristicSelector:
             raise UsageError(
                 f"none of the {len(candidates)} candidate masks releases at least {self.min_released} fingers"
             )
-        ranked = sorted(eligible, key=lambda c: (-c.p_ret, -c.p_clean, -c.mask.num_released, _position(c.mask)))
+        ranked = sorted(eligible, key=lambda c: (-c.p_ret, -c.p_clean, -c.mask.num_released, place_of(c.mask)))
         best = ranked[0]
         why = (
             f"{best.mask} has the highest retention of the {len(eligible)} masks that release at least "
@@ -182,7 +178,7 @@ class UtilitySelector:
             raise UsageError("there are no candidate masks to choose from")
 
         def key(c: Candidate) -> tuple[float, ...]:
-            return (-self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, -c.mask.num_released, _position(c.mask))
+            return (-self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, -c.mask.num_released, place_of(c.mask))
 
         ranked = sorted(candidates, key=key)
         best, (retention, interaction) = ranked[0], parse_pair(pair)
@@ -225,12 +221,6 @@ def select_mask(pair: str, selector: str, table: Path, demonstrations: Path) -> 
     selection = chooser.select(make_candidates(results, usage), pair)
     content = hashlib.sha256(table.read_bytes()).hexdigest()
     return replace(selection, table=content, demonstrations=usage.demonstrations)
-
-
-def _position(mask: FingerMask) -> int:
-    """Place in `FingerMask.candidates()`; a mask that isn't there comes last."""
-    candidates = FingerMask.candidates()
-    return candidates.index(mask) if mask in candidates else len(candidates)
 
 
 def _percent(value: float) -> str:

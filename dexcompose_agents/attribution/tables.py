@@ -13,6 +13,7 @@ import numpy as np
 
 from dexcompose_agents.evaluation.records import as_csv
 from dexcompose_agents.evaluation.statistics import Interval, wilson_interval
+from dexcompose_agents.runtime.provenance import read_text
 from dexcompose_envs.checks import real_number, whole_number
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.files import atomic_write
@@ -74,6 +75,12 @@ class MaskResult:
         return wilson_interval(self.clean, self.rollouts)
 
 
+def place_of(mask: FingerMask) -> int:
+    """Place in `FingerMask.candidates()`; a mask that isn't there comes last."""
+    candidates = FingerMask.candidates()
+    return candidates.index(mask) if mask in candidates else len(candidates)
+
+
 def write_csv(path: str | Path, results: Sequence[MaskResult]) -> None:
     """Writes the table in one step; columns `CSV_COLUMNS`, probabilities as fractions."""
     rows, check = [], ""
@@ -98,10 +105,7 @@ def read_csv(path: str | Path) -> list[MaskResult]:
         FileError: On missing columns, an unknown mask, numbers that don't fit, a mask that occurs twice, or a table
             that was edited or cut off, naming file and line.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path} is not a release-test table ({error})") from None
+    text = read_text(Path(path))
     reader = csv.reader(io.StringIO(text))
     header = next(reader, [])
     if tuple(header) != CSV_COLUMNS:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dexcompose_agents.evaluation.manifest import EvaluationError, Manifest
 from dexcompose_agents.evaluation.published import method_rank
+from dexcompose_agents.runtime.provenance import read_text
 from dexcompose_envs.checks import one_of, whole_number
 from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM, SETTLE_STEPS
 from dexcompose_envs.errors import FileError, UsageError
@@ -77,11 +78,8 @@ class EpisodeRecord:
                 f"episode_seed {self.episode_seed} is none of seed {self.seed}; expected 2**30 + seed * 2**17 + rollout"
             )
         one_of("outcome", self.outcome, OUTCOME_NAMES)
-        low = _FEWEST_STEPS.get(self.outcome, 1)
-        high = _MOST_STEPS.get(self.outcome) if self.pair.count("-") == 1 else None
-        if self.steps < low or (high is not None and self.steps > high):
-            expected = f"at least {low}" if high is None else f"{low} to {high}"
-            raise EvaluationError(f"outcome '{self.outcome}' after {self.steps} steps cannot be; expected {expected}")
+        low, high = _FEWEST_STEPS.get(self.outcome, 1), _MOST_STEPS.get(self.outcome)
+        whole_number(f"steps of outcome '{self.outcome}'", self.steps, low, high if self.pair.count("-") == 1 else None)
 
     @property
     def success(self) -> bool:
@@ -118,12 +116,7 @@ def _parse_row(row: list[str]) -> EpisodeRecord:
 
 def _read_file(path: Path) -> list[tuple[str, EpisodeRecord]]:
     """Records with their place, "file, line 3"."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        raise FileError(f"{path} is not a text file") from None
-    except OSError as error:
-        raise FileError(f"cannot read '{path}' ({error.strerror or error})") from None
+    text = read_text(path)
     complete = text[: text.rfind("\n") + 1]  # a line without its end was being written when the process was killed
     reader = csv.reader(io.StringIO(complete), strict=True)
     records = []

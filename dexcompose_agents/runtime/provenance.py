@@ -41,6 +41,20 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file, line ends as they are.
+
+    Raises:
+        FileError: If it can't be read, or is no text.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise FileError(f"cannot read '{path}' ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise FileError(f"'{path}' is not a text file; expected UTF-8") from None
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
@@ -51,9 +65,8 @@ def read_json(path: Path) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"it holds {constant}")
 
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except OSError as error:
-        raise FileError(f"cannot read '{path}' ({error.strerror or error})") from None
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise FileError(f"'{path}' is not JSON: {error}") from None
