@@ -101,28 +101,29 @@ def test_the_gpu_example_on_warps_cpu_path(small):
 
 def test_the_reinforcement_learning_example(small):
     changes = {
-        "num_envs=32": "num_envs=4",
+        "num_envs=32": "num_envs=8",
         "n_steps=64": "n_steps=8",
         "batch_size=512": "batch_size=32, n_epochs=2",
         "verbose=1": "verbose=0",
         "model.learn(100_000)": "model.learn(64)",
     }
     names = {}
+    torch.manual_seed(0)  # of the network and of its noise
     exec(replaced(block("python", "PPO("), changes), names)
     assert names["model"].num_timesteps == 64
     assert (small / "residual.zip").is_file()
     # What PPO's first policy does in whole episodes, noise included: it begins at success.
     venv, model = names["venv"], names["model"]
     obs, _ = venv.reset(seed=0)
-    outcomes = np.zeros(4, int)
+    outcomes = np.zeros(8, int)
     for _ in range(210):
         flat = np.concatenate([obs[key] for key in sorted(obs)], axis=1)
         obs, *_, info = venv.step(model.predict(flat)[0])
-        ended = info.get("_final_info", np.zeros(4, bool)) & (outcomes == 0)
+        ended = info.get("_final_info", np.zeros(8, bool)) & (outcomes == 0)
         outcomes[ended] = info["final_info"]["outcome"][ended] if ended.any() else 0
         if outcomes.all():
             break
-    assert (outcomes == OUTCOMES.index("success")).sum() >= 3, outcomes
+    assert (outcomes == OUTCOMES.index("success")).sum() >= 5, outcomes
     venv.close()
 
 
