@@ -140,6 +140,8 @@ def test_which_actions_of_a_chunk_are_executed(policy, monkeypatch):
 def test_observations_far_outside_the_demonstrations_are_clipped(policy):
     far, farther = (policy._prepared(torch.tensor([[value, 0.0, 0.0]])) for value in (1e3, 1e6))
     assert torch.equal(far, farther)
+    assert far[0, 0] == 1.5
+    assert policy._prepared(torch.tensor([[-1e3, 0.0, 0.0]]))[0, 0] == -1.5
 
 
 @pytest.mark.parametrize(

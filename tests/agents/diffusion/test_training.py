@@ -181,14 +181,37 @@ def test_averaging_by_hand(change, expected):
     # Weights 1, 2, 4 after three steps; step n = 0, 1, 2 moves the average by (1 + n) ** -0.75 of the difference: all
     # the way to 1, then by 0.594604 to 1.594604, then by 0.438691 * 2.405396 to 2.649830. With a decay of at most 0.5
     # the last share is 0.5. With power 1 it is the mean, 7 / 3.
-    config = dataclasses.replace(QUICK, **change)
-    run = _Run(WindowDataset(EPISODES, NETWORK), config, torch.device("cpu"), {})
+    run = begun(**change)
     for run.step, value in enumerate((1.0, 2.0, 4.0)):
         for parameter in run._network.parameters():
             parameter.data.fill_(value)
         run._average()
     for name, value in run.averaged_weights().items():
         torch.testing.assert_close(value, torch.full_like(value, expected), msg=name)
+
+
+def begun(**change):
+    """A run of the toy skill that has made no step."""
+    return _Run(WindowDataset(EPISODES, NETWORK), dataclasses.replace(QUICK, **change), torch.device("cpu"), {})
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for():
+    run = begun(gradient_clip=1e-3)
+    run.advance()
+    norms = [parameter.grad.norm() for parameter in run._network.parameters()]
+    assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)  # they are larger by nature
+
+
+def test_weight_decay_by_hand():
+    # AdamW shrinks a weight by its learning rate times the decay, besides the step that Adam makes without decay.
+    plain, decaying = begun(weight_decay=0.0), begun(weight_decay=0.5)
+    start = plain._network.film_step.weight.detach().clone()
+    for run in (plain, decaying):
+        run.advance()
+    rate = plain.report().learning_rate
+    assert rate == 0.5e-3  # the first of two steps of warm-up
+    shrunk = plain._network.film_step.weight - decaying._network.film_step.weight
+    torch.testing.assert_close(shrunk, rate * 0.5 * start, rtol=1e-3, atol=1e-8)
 
 
 def test_global_generator_of_torch_is_left_alone(tmp_path):
