@@ -8,12 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, evaluate
+from dexcompose_agents.evaluation import EvaluationError, evaluate
 from dexcompose_agents.evaluation.protocol import method_device, planned_episodes
 from dexcompose_agents.evaluation.report import write_report
 from dexcompose_agents.evaluation.tables import print_tables
 from dexcompose_agents.evaluation.video import load_videos, record_video, save_videos
 from dexcompose_agents.methods import CompositionMethod, make_method
+from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_envs import pair_names
 from dexcompose_envs.errors import MachineError
@@ -48,7 +49,7 @@ def run_bench(
     Raises:
         EvaluationError: If the folder holds episodes of another configuration, or two methods have one name.
         UsageError: On an unknown pair or method, before anything is run, or a folder that is in use.
-        EvaluationInterrupted: On Ctrl-C; running the same command again goes on from there.
+        KeyboardInterrupt: On Ctrl-C, ``saved_to`` is the folder; running the same command again goes on from there.
     """
     console = console or Console()
     pairs = [composite_name(pair) for pair in pairs or pair_names()]
@@ -57,7 +58,7 @@ def run_bench(
     planned_episodes(seeds, rollouts)
     networks = method_device(backend, device)
     options = {} if networks is None else {"device": networks}
-    with lock_folder(out):  # before anything is computed
+    with lock_folder(out), saving_to(out):  # before anything is computed
         made = {pair: [make(name, pair, selector=selector, **options) for name in methods] for pair in pairs}
         _check_names(made[pairs[0]], selector, reference, console)
         for pair, methods_of_pair in made.items():
@@ -105,5 +106,3 @@ def _film(out: Path, methods: list[tuple[str, CompositionMethod]], console: Cons
     except MachineError as error:
         console.print(f"no video: {error}", soft_wrap=True, markup=False)
         save_videos(out, videos, str(error))
-    except KeyboardInterrupt:
-        raise EvaluationInterrupted(out) from None

@@ -31,6 +31,7 @@ from dexcompose_agents.evaluation.records import (
 )
 from dexcompose_agents.evaluation.results import summarise, write_results
 from dexcompose_agents.methods import CompositionMethod, make_method
+from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_envs import OUTCOMES, register_chain
@@ -44,18 +45,6 @@ HELD_SPLIT = "test"
 NO_SELECTOR = "none"
 
 
-class EvaluationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during an evaluation, after everything that had finished was saved.
-
-    Attributes:
-        saved_to: The folder with the finished episodes; ``None`` if none was asked for.
-    """
-
-    def __init__(self, saved_to: Path | None) -> None:
-        super().__init__("evaluation interrupted")
-        self.saved_to = saved_to
-
-
 class Evaluation(NamedTuple):
     """What an evaluation found."""
 
@@ -66,11 +55,7 @@ class Evaluation(NamedTuple):
 
 
 def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
-    """The episodes of seeds ``0 .. seeds - 1`` with ``rollouts`` each, in order; their tag is the evaluation seed.
-
-    Raises:
-        UsageError: If a number is not whole, below 1 or too large.
-    """
+    """The episodes of seeds ``0 .. seeds - 1`` with ``rollouts`` each, in order; their tag is the evaluation seed."""
     whole_number("seeds", seeds, most=MAX_SEEDS)
     whole_number("rollouts", rollouts, most=MAX_ROLLOUTS)
     return [Episode(episode_seed(seed, rollout), tag=seed) for seed in range(seeds) for rollout in range(rollouts)]
@@ -158,7 +143,7 @@ def evaluate(
             another process is writing to.
         FileError: If a file of the folder is damaged.
         OutputError: If the folder cannot be written.
-        EvaluationInterrupted: On Ctrl-C, after ``results.json`` was brought up to date.
+        KeyboardInterrupt: On Ctrl-C, after ``results.json`` was brought up to date; ``saved_to`` is the folder.
     """
     pair = composite_name(pair)
     plan = planned_episodes(seeds, rollouts)
@@ -181,22 +166,20 @@ def evaluate(
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(lock_folder(folder))
+            stack.enter_context(saving_to(folder))
         book = _Book(folder, run, config, {"seeds": seeds, "rollouts": rollouts, "num_envs": num_envs})
         stack.callback(book.close)
         todo = [episode for episode in plan if episode.seed not in book.records]
         if progress is not None:
             progress(len(plan) - len(todo), len(plan))
-        try:
-            if todo:
-                venv = worlds(pair, min(num_envs, len(todo)), **options)
-                stack.callback(venv.close)
-                rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)
-                for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
-                    book.add(rollout)
-                    if progress is not None:
-                        progress(finished, len(plan))
-        except KeyboardInterrupt:
-            raise EvaluationInterrupted(folder) from None
+        if todo:
+            venv = worlds(pair, min(num_envs, len(todo)), **options)
+            stack.callback(venv.close)
+            rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)
+            for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
+                book.add(rollout)
+                if progress is not None:
+                    progress(finished, len(plan))
     kept = tuple(book.records[episode.seed] for episode in plan)
     return Evaluation(kept, summarise(kept, book.manifest)["runs"][0] | {"complete": True})
 

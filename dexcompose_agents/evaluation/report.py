@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ REPORT_FILE = "report.html"
 _BAR_ORDER = ("success", "b_fail", "drop", "transition", "init", "error")
 
 
-@lru_cache
 def _template() -> Template:
     files = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

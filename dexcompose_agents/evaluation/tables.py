@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -26,8 +25,7 @@ assert tuple(OUTCOME_LABELS) == OUTCOME_NAMES
 OVERALL = "Overall"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One method's line in a block, as text: "85.5 ± 2.1" (mean and sample SD over seeds), "81.0 to 89.1", "+3.2".
 
     There is "-" for an interval or a published number that does not exist, and no difference from itself for the
@@ -44,8 +42,7 @@ class Row:
     finished: bool
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """The rows of one pair, or of all common pairs."""
 
     title: str

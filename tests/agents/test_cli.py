@@ -24,9 +24,9 @@ import tyro
 from dexcompose_agents import cli, evaluation
 from dexcompose_agents.artefacts.shipped import pretrained_folder
 from dexcompose_agents.attribution.selectors import SELECTORS
-from dexcompose_agents.evaluation import EvaluationInterrupted
 from dexcompose_agents.methods.registry import method_names
 from dexcompose_agents.residual.config import residual_b_preset
+from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.presets import PRESETS
 from dexcompose_agents.stages.residual import Residual
 from dexcompose_envs import pair_names, skill_names
@@ -257,7 +257,8 @@ def test_interruption_says_where_the_episodes_are(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
-        raise EvaluationInterrupted(tmp_path)
+        with saving_to(tmp_path):
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation, "evaluate", interrupted)
     assert cli.main(["eval", PAIR, "--out", str(tmp_path)]) == 130

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, evaluate, fingerprints
+from dexcompose_agents.evaluation import EvaluationError, evaluate, fingerprints
 from dexcompose_agents.evaluation.manifest import Manifest
 from dexcompose_agents.evaluation.protocol import outcome_of
 from dexcompose_agents.evaluation.records import (
@@ -108,7 +108,7 @@ def test_interruption_loses_nothing_and_resumes(tmp_path: Path, interrupt_after:
         made.append(FakeWorlds(pair, num_envs, interrupt_after=interrupt_after))
         return made[-1]
 
-    with pytest.raises(EvaluationInterrupted) as caught:
+    with pytest.raises(KeyboardInterrupt) as caught:
         run(tmp_path, worlds=interrupting)
     assert caught.value.saved_to == tmp_path
     assert made[0].closed

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from dexcompose_agents import bench
 from dexcompose_agents.bench import run_bench
-from dexcompose_agents.evaluation import EvaluationError, EvaluationInterrupted, video
+from dexcompose_agents.evaluation import EvaluationError, video
 from dexcompose_agents.evaluation.manifest import Manifest
 from dexcompose_agents.evaluation.protocol import planned_episodes
 from dexcompose_agents.evaluation.published import PUBLISHED, published_success
@@ -275,7 +275,7 @@ def test_bench_is_resumed_after_an_interruption(tmp_path: Path) -> None:
         made.append(FakeWorlds(pair, num_envs, interrupt_after=4 if len(made) == 2 else None))
         return made[-1]
 
-    with pytest.raises(EvaluationInterrupted):
+    with pytest.raises(KeyboardInterrupt):
         small_bench(tmp_path / "a", worlds=worlds)
     before = read_episodes(tmp_path / "a")
     assert 20 <= len(before) < 30
