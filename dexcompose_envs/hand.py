@@ -171,11 +171,12 @@ def make_spec(*, friction: float = 0.6, torsional: float = 0.01) -> mujoco.MjSpe
             body.gravcomp = 1.0
     for geom in spec.geoms:
         if geom.name.startswith("C_"):
-            _set_collision(geom, friction, torsional)
+            # Hand surfaces touch objects and fixtures; fingertips also touch the other fingers and the palm.
+            geom.contype = HAND_BIT | (SELF_BIT if geom.name.endswith("distal") else 0)
+            geom.conaffinity, geom.condim, geom.margin, geom.group = SELF_BIT, 4, 0.0, 3
+            geom.friction, geom.solref = [friction, torsional, 1e-4], [CONTACT_TIME, 1.0]
         elif geom.name.startswith("V_"):
-            geom.contype = geom.conaffinity = 0
-            geom.mass = 0.0
-            geom.group = 1
+            geom.contype, geom.conaffinity, geom.mass, geom.group = 0, 0, 0.0, 1
     for finger, (proximal, _, distal) in FINGER_LINKS.items():
         spec.add_exclude(name=f"exclude_{finger}", bodyname1=proximal, bodyname2=distal)
         tip = spec.body(distal).add_site(name=f"{finger}_tip", pos=[0, 0, FINGERTIP_OFFSET[finger]], size=[0.004] * 3)
@@ -186,18 +187,6 @@ def make_spec(*, friction: float = 0.6, torsional: float = 0.01) -> mujoco.MjSpe
             joint.armature, joint.damping, joint.frictionloss, joint.margin = 0.001, [0.1, 0, 0], 0.0, 0.0
     _add_actuators(spec)
     return spec
-
-
-def _set_collision(geom: mujoco.MjsGeom, friction: float, torsional: float) -> None:
-    """Hand surfaces touch objects and fixtures; fingertips also touch the other fingers and the palm."""
-    is_tip = geom.name.endswith("distal")
-    geom.contype = HAND_BIT | (SELF_BIT if is_tip else 0)
-    geom.conaffinity = SELF_BIT
-    geom.condim = 4
-    geom.friction = [friction, torsional, 1e-4]
-    geom.solref = [CONTACT_TIME, 1.0]
-    geom.margin = 0.0
-    geom.group = 3
 
 
 def _add_actuators(spec: mujoco.MjSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from dexcompose_envs import artefacts
 from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.errors import DexComposeError
 
+Progress = Callable[[int, int], None]
+"""Called with how many are done, and wanted in all."""
 Piece = tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]
 """What is said of a piece (JSON values), and its arrays by name."""
 

@@ -30,7 +30,7 @@ from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE, Array
-from dexcompose_envs.pieces import Pieces, UnfinishedError
+from dexcompose_envs.pieces import Pieces, Progress, UnfinishedError
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 
 SHARD_EPISODES = 128
@@ -39,8 +39,6 @@ REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet")
 """What became of an episode."""
 Row = dict[str, NDArray[np.float64]]
 """One held state: column name -> values."""
-Progress = Callable[[int, int], None]
-"""Called with (states accepted, states wanted)."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,6 @@ from dexcompose_envs.registration import NAMESPACE
 _ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 METADATA_KEY = "dexcompose"
 """Entry of a dataset's metadata that says how it was made."""
-Progress = Callable[[int, int], None]
-"""`progress(so far, in all)` in episodes, called once at the start and after every episode."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,6 @@ from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.demonstrations.datasets import (
-    Progress,
     RecordedEpisode,
     dataset_id_of,
     datasets_root,
@@ -29,7 +28,7 @@ from dexcompose_envs.demonstrations.datasets import (
 )
 from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.observations import Array
-from dexcompose_envs.pieces import Pieces, UnfinishedError
+from dexcompose_envs.pieces import Pieces, Progress, UnfinishedError
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 from dexcompose_envs.skills import make_skill

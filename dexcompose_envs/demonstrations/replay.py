@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.checks import whole_number
-from dexcompose_envs.demonstrations.datasets import METADATA_KEY, Progress, load_demonstrations
+from dexcompose_envs.demonstrations.datasets import METADATA_KEY, load_demonstrations
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.observations import Array
+from dexcompose_envs.pieces import Progress
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
 

@@ -6,6 +6,7 @@ copying rows that lie there already; it needs no extra pass, and observations of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from dexcompose_envs import hand
 from dexcompose_envs.episodes import base_shake
-from dexcompose_envs.episodes.starts import Starts
 from dexcompose_envs.physics.workers import Workers
 from dexcompose_envs.scene import Scene
 
@@ -55,18 +55,12 @@ class FirstStates:
         self.columns = {name: slice(a, b) for name, a, b in zip(self.shapes, starts, ends, strict=True)}
         self.width = ends[-1]
 
-    def rows(self, starts: Starts) -> NDArray[np.float64]:
-        """Rows (M, width) of drawn starts."""
-        rows = np.zeros((len(starts.qpos), self.width))
-        part = {name: rows[:, columns] for name, columns in self.columns.items()}
-        part["qpos"][:], part["qvel"][:], part["targets"][:] = starts.qpos, starts.qvel, starts.targets
-        part["fixture_pose"][:] = starts.fixture_pose
-        self._forward(part)
-        part["shake"][:] = starts.shake.reshape(len(rows), -1)
-        part["previous_action"][:] = hand.normalize(starts.targets)
-        part["reference"][:] = starts.reference
-        part["hold_target"][:] = starts.hold_target
-        part["is_held_start"][:] = starts.is_held
+    def rows(self, starts: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Rows (M, width) of drawn starts, which have all parts but what a forward pass says."""
+        rows = np.zeros((len(starts["qpos"]), self.width))
+        for name, value in starts.items():
+            rows[:, self.columns[name]] = value.reshape(len(rows), -1)
+        self._forward({name: rows[:, columns] for name, columns in self.columns.items()})
         return rows
 
     def resting(self) -> NDArray[np.float64]:

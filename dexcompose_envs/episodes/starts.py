@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,31 +19,6 @@ from dexcompose_envs.scene import Scene, build_scene
 
 STARTS = ("held", "scratch")
 SPLITS = ("all", "train", "test")
-
-
-@dataclass(frozen=True)
-class Starts:
-    """First states of M episodes.
-
-    Attributes:
-        qpos: (M, nq).
-        qvel: (M, nv).
-        targets: Position targets (M, 28), m and rad.
-        fixture_pose: (M, 7 k) position in m and quaternion with w first of each of the k fixtures.
-        shake: Base shake (M, *base_shake.SHAPE).
-        reference: q_ref (M, 22), normalised; zeros where the object isn't held.
-        hold_target: (M, 3) object position in the palm frame that counts as held, m; zeros without an object.
-        is_held: Whether these episodes start with the object in hand.
-    """
-
-    qpos: NDArray[np.float64]
-    qvel: NDArray[np.float64]
-    targets: NDArray[np.float64]
-    fixture_pose: NDArray[np.float64]
-    shake: NDArray[np.float64]
-    reference: NDArray[np.float64]
-    hold_target: NDArray[np.float64]
-    is_held: bool
 
 
 class StartSampler:
@@ -88,8 +62,15 @@ class StartSampler:
 
     def draw(
         self, rngs: Sequence[np.random.Generator], start: str, held_index: NDArray[np.int64] | None = None
-    ) -> Starts:
-        """Draws one first state from each of M generators; `held_index` (M,) says which held states to start from."""
+    ) -> dict[str, NDArray[np.float64]]:
+        """Draws one first state from each of M generators; `held_index` (M,) says which held states to start from.
+
+        Returns:
+            Parts of rows, see `rows.py`: qpos (M, nq), qvel (M, nv), position targets (M, 28) in m and rad, fixture
+            poses (M, k, 7) with position in m and quaternion with w first, shake (M, *base_shake.SHAPE), previous
+            action (M, 28), q_ref (M, 22), normalised and zeros where nothing is held, hold target (M, 3) in the palm
+            frame, m, and whether the object is in hand (M, 1).
+        """
         count, chain, model = len(rngs), self._chain, self._model
         qpos, qvel = np.tile(model.qpos0, (count, 1)), np.zeros((count, model.nv))
         targets, hold_target = np.zeros((count, hand.NUM_ACTIONS)), np.zeros((count, 3))
@@ -119,8 +100,17 @@ class StartSampler:
             targets, hold_target = held["control"], held["hold_target"]
             whole = np.concatenate([targets[:, : hand.NUM_WRIST], held["reference"]], axis=1)
             reference = hand.normalize(whole)[:, hand.NUM_WRIST :]
-        pose = fixtures.reshape(count, -1)
-        return Starts(qpos, qvel, targets, pose, shake, reference, hold_target, start == "held")
+        return {
+            "qpos": qpos,
+            "qvel": qvel,
+            "targets": targets,
+            "fixture_pose": fixtures,
+            "shake": shake,
+            "previous_action": hand.normalize(targets),
+            "reference": reference,
+            "hold_target": hold_target,
+            "is_held_start": np.full((count, 1), float(start == "held")),
+        }
 
     def held_columns(self, qpos: NDArray[np.float64], qvel: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Hand and object as columns of a held-state library, from qpos (N, nq) and qvel (N, nv)."""
