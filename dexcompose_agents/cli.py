@@ -1,7 +1,7 @@
 """The ``dexcompose`` command: every stage from demonstrations to the results table.
 
-A command is a stage or a function, so its help text, its defaults and its documentation are one thing; its module is
-imported only when it is asked for.
+A command is a stage, another class with `run`, or a function, so its help text, its defaults and its documentation are
+one thing; its module is imported only when it is asked for.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from dexcompose_agents.stages import STAGES
 from dexcompose_envs.errors import DexComposeError
 from dexcompose_envs.files import expand
 
-__all__ = ["main"]
-
 COMMANDS = {
-    "list": "dexcompose_agents.commands.listing:list_all",
+    "list": "dexcompose_agents.commands:list_all",
     **STAGES,
     "train all": "dexcompose_agents.stages.train_all:TrainAll",
-    "eval": "dexcompose_agents.commands.results:evaluate_pair",
-    "bench": "dexcompose_agents.commands.results:bench",
-    "report": "dexcompose_agents.commands.results:report",
-    "view": "dexcompose_agents.commands.results:watch",
+    "eval": "dexcompose_agents.commands:Eval",
+    "bench": "dexcompose_agents.commands:Bench",
+    "report": "dexcompose_agents.commands:report",
+    "view": "dexcompose_agents.commands:watch",
 }
 """Every command and where it is; "train" is a group."""
 EXIT_ERROR = 2
@@ -64,10 +62,9 @@ def _parse_and_run(arguments: list[str]) -> Path | None:
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             command: Any = resolve_name(COMMANDS[name])
-            is_stage = isinstance(command, type)
-            target = command.command() if is_stage else command
+            target = command.command() if hasattr(command, "command") else command
             result: Any = tyro.cli(target, prog=f"dexcompose {name}", args=arguments[words:], registry=_registry)
-            return result.run() if is_stage else result
+            return result.run() if isinstance(command, type) else result
     group = arguments[0] if any(name.startswith(f"{arguments[0]} ") for name in COMMANDS) else ""
     shown: dict[str, Callable[..., Any]] = {}
     for name, entry in COMMANDS.items():
@@ -89,11 +86,7 @@ def _train() -> None:
 def _is_expected(error: BaseException) -> bool:
     """Whether a user can cause and mend it; anything else is a defect and keeps its traceback."""
     if isinstance(error, ModuleNotFoundError):  # an optional package
-        return (error.name or "dexcompose").partition(".")[0] not in (
-            "dexcompose",
-            "dexcompose_envs",
-            "dexcompose_agents",
-        )
+        return not (error.name or "dexcompose").startswith("dexcompose")
     if isinstance(error, OSError) and (error.filename is not None or error.errno == errno.ENOSPC):
         return True
     gymnasium = sys.modules.get("gymnasium")

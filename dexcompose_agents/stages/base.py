@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from tyro.conf import Positional, Suppress
 
@@ -21,6 +21,7 @@ from dexcompose_agents.runtime.presets import PRESETS
 from dexcompose_agents.runtime.progress import Advance, progress_bar
 from dexcompose_agents.stages.settings import changed, on_device, options, that_matter, with_options
 from dexcompose_envs.artefacts import DATA_VERSION, checksum
+from dexcompose_envs.demonstrations import dataset_id_of
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.held_states import held_states_folder
@@ -29,28 +30,18 @@ from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import make_retention, make_skill, parse_pair
 
 if TYPE_CHECKING:
+    from dexcompose_agents.stages.train_all import TrainAll
+
     Preset: TypeAlias = str
     Backend: TypeAlias = str
 else:
     Preset, Backend = Literal[tuple(PRESETS)], Literal[tuple(BACKENDS)]
 
-__all__ = ["Advance", "Backend", "Chain", "Piece", "Preset", "Reads", "Stage", "content_hash", "logs"]
+__all__ = ["Advance", "Backend", "Needs", "Piece", "Preset", "Reads", "Stage", "content_hash"]
 
 Needs = Literal["skill", "retention skill", "pair"]
 CHECKS: Mapping[Needs, Any] = {"skill": make_skill, "retention skill": make_retention, "pair": parse_pair}
 """What refuses a wrong name."""
-
-
-class Chain(Protocol):
-    """What a stage takes from the chain that it belongs to."""
-
-    preset: Preset
-    device: str | None
-    out: Path
-    settings: Mapping[str, Mapping[str, Any]]
-
-    def names(self, needs: Needs) -> tuple[str, ...]:
-        """Skills or pairs to make."""
 
 
 class Reads(NamedTuple):
@@ -59,11 +50,6 @@ class Reads(NamedTuple):
     what: str
     path: Path
     made_by: str
-
-
-def logs(name: str) -> dict[str, str]:
-    """Where the logs of a residual's training go, as `Stage.writes` says it."""
-    return {f"{log}.csv": f"logs/{name}/{log}.csv" for log in ("metrics", "evaluations")}
 
 
 @dataclass(kw_only=True)
@@ -97,13 +83,11 @@ class Stage(ABC):
     """Folder of the chain whose files are read where no others are given; None: what ships."""
 
     @classmethod
-    def of_chain(cls, chain: Chain, **extra: Any) -> Iterator[Stage]:
+    def of_chain(cls, chain: TrainAll) -> Iterator[Stage]:
         """The stages of this kind of a chain; what a stage reads is there when the next one is asked for."""
         settings = chain.settings.get(cls.KEY.replace(" ", "_"), {})
         for name in chain.names(cls.NEEDS):
-            yield cls(
-                name=name, preset=chain.preset, device=chain.device, settings=settings, chain=chain.out, **extra
-            )  # fmt: skip
+            yield cls(name=name, preset=chain.preset, device=chain.device, settings=settings, chain=chain.out)
 
     @classmethod
     @abstractmethod
@@ -162,9 +146,9 @@ class Stage(ABC):
             FileError: If something that it reads is missing.
         """
         CHECKS[self.NEEDS](self.name)
-        missing = [read for read in self.reads() if not read.path.exists()]
-        if missing:
-            raise FileError(f"no {missing[0].what} '{missing[0].path}'; make it with: {missing[0].made_by}")
+        for read in self.reads():
+            if not read.path.exists():
+                raise FileError(f"no {read.what} '{read.path}'; make it with: {read.made_by}")
         return {
             "settings": self.facts(),
             "data_version": DATA_VERSION,
@@ -205,20 +189,15 @@ class Stage(ABC):
         return given or (self.chain / in_chain if self.chain else otherwise)
 
     def policy_of(self, skill: str, given: Path | None) -> Reads:
-        """The base policy of a skill."""
         name = f"{skill}.safetensors"
         path = self.file(given, f"pretrained/{name}", pretrained_folder() / name)
         return Reads(f"weights of {skill}", path, f"dexcompose train policy {skill}")
 
     def library_of(self, skill: str, given: Path | None) -> Reads:
-        """The held states of a skill."""
         path = self.file(given, f"held_states/{skill}.npz", held_states_folder() / f"{skill}.npz")
         return Reads(f"held states of {skill}", path, f"dexcompose train held-states {skill}")
 
     def demonstrations_of(self, skill: str, given: Path | None) -> Reads:
-        """The recorded dataset of a skill."""
-        from dexcompose_envs.demonstrations import dataset_id_of
-
         root = self.file(given, f"demos/{skill}", Path("runs/demos"))
         return Reads("demonstrations", root / dataset_id_of(skill), f"dexcompose demos {skill} --out {root}")
 

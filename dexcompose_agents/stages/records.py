@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dexcompose_agents.runtime.compute import Piece
 from dexcompose_agents.runtime.progress import Advance
@@ -23,21 +23,10 @@ from dexcompose_envs import __version__
 from dexcompose_envs.artefacts import difference
 from dexcompose_envs.errors import FileError, UsageError
 
-__all__ = ["Record", "complete", "read_json"]
-
-
-class Record(NamedTuple):
-    """What is known of a finished stage."""
-
-    content: dict[str, Any]
-    """What its file holds."""
-    unchanged: bool
-    """Whether there was nothing to do."""
-
 
 def complete(
     stage: Stage, folder: Path, places: Mapping[str, Path], piece: Piece, advance: Advance, *, again: bool
-) -> Record:
+) -> tuple[dict[str, Any], bool]:
     """Does a stage, goes on with it, or finds it done.
 
     Args:
@@ -47,6 +36,9 @@ def complete(
         piece: Time of this call.
         advance: Takes the progress.
         again: Whether what other settings or inputs made is replaced, rather than refused.
+
+    Returns:
+        Its record, and whether there was nothing to do.
 
     Raises:
         UsageError: If the folder holds what other settings or inputs made, or what no stage made.
@@ -59,13 +51,19 @@ def complete(
     outputs = {str(place.relative_to(folder)): place for place in places.values()}
     if record and all(place.exists() for place in outputs.values()):
         if record["made_from"] == made_from and record["outputs"].keys() == outputs.keys():
-            _check_outputs(record, folder)
-            return Record(record, True)
+            for name, place in outputs.items():
+                if (found := content_hash(place)) != (expected := record["outputs"][name]):
+                    raise FileError(
+                        f"'{place}' was damaged or changed since stage '{stage.title}' wrote it "
+                        f"(hash {found}, expected {expected}); remove it to make it again"
+                    )
+            return record, True
         _refuse(record, made_from, folder, f"a finished {stage.title}", again)
-    elif not record and not started and (found := [place for place in places.values() if place.exists()]) and not again:
-        raise UsageError(
-            f"'{found[0]}' exists and is not known to be of {stage.title}; remove it or give another --out"
-        )
+    elif not record and not started and not again:
+        for place in filter(Path.exists, places.values()):
+            raise UsageError(
+                f"'{place}' exists and is not known to be of {stage.title}; remove it or give another --out"
+            )
     if started and started["made_from"] != made_from:
         _refuse(started, made_from, folder, f"an interrupted {stage.title}", again)
         shutil.rmtree(work)
@@ -85,7 +83,7 @@ def complete(
     shutil.rmtree(work, ignore_errors=True)
     if not any(work.parent.iterdir()):
         work.parent.rmdir()
-    return Record(record, False)
+    return record, False
 
 
 def _make(
@@ -113,20 +111,9 @@ def _make(
 def _refuse(stored: Mapping[str, Any], made_from: Mapping[str, Any], folder: Path, what: str, again: bool) -> None:
     """Refuses to replace what was made from something else, naming the first difference."""
     if not again:
-        there = stored["made_from"]
-        others = (difference(there.get(key), made_from[key], key) for key in made_from)
+        others = (difference(stored["made_from"].get(key), made_from[key], key) for key in made_from)
         other = next(filter(None, others), "outputs are others")
         raise UsageError(f"'{folder}' holds {what} whose {other}; remove it or give another --out")
-
-
-def _check_outputs(record: Mapping[str, Any], folder: Path) -> None:
-    for name, expected in record["outputs"].items():
-        found = content_hash(folder / name)
-        if found != expected:
-            raise FileError(
-                f"'{folder / name}' was damaged or changed since stage '{record['stage']}' wrote it "
-                f"(hash {found}, expected {expected}); remove it to make it again"
-            )
 
 
 def read_json(path: Path) -> dict[str, Any]:

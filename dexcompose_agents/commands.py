@@ -1,0 +1,170 @@
+"""The commands that aren't stages: what there is, evaluating methods, and showing what they did.
+
+The arguments of a function, or the fields of a class, are the options of its command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from dexcompose_agents.runtime.progress import progress_bar
+from dexcompose_agents.stages.base import Backend
+from dexcompose_envs.checks import LARGEST_SEED, whole_number
+
+
+def list_all() -> None:
+    """List skills, pairs, methods, selectors, presets, and what is trained."""
+    from dexcompose_agents.artefacts.shipped import pretrained_folder
+    from dexcompose_agents.attribution.selectors import SELECTORS
+    from dexcompose_agents.methods.registry import method_names
+    from dexcompose_agents.runtime.presets import PRESETS
+    from dexcompose_envs import env_id, pair_names, skill_names
+    from dexcompose_envs.skills import make_skill
+
+    for title, kind in (("retention skills (A):", "retention"), ("interaction skills (B):", "interaction")):
+        print(title)
+        for skill in skill_names(kind):
+            print(f"  {skill:28s} {make_skill(skill).DESCRIPTION}")
+    print("pairs:")
+    for pair in pair_names():
+        print(f"  {pair:28s} {env_id(pair)}")
+    shipped = pretrained_folder()
+    for title, names in (
+        ("methods:", [*method_names(), "or module:Class"]),
+        ("selectors:", SELECTORS),
+        ("presets:", PRESETS),
+        ("trained weights:", sorted(path.stem for path in shipped.glob("*.safetensors"))),
+        ("masks:", sorted(path.stem for path in shipped.glob("masks/*.json"))),
+    ):
+        print(f"{title:30s} {', '.join(names) or 'none'}")
+
+
+@dataclass(kw_only=True)
+class Runs:
+    """What is the same for one method on one pair and for the benchmark."""
+
+    seeds: int = 13
+    """Evaluation seeds."""
+    rollouts: int = 32
+    """Rollouts per seed, pair and method."""
+    num_envs: int = 64
+    """Worlds stepped together; does not change the result."""
+    backend: Backend = "mujoco"
+    """Physics: mujoco on the CPU, warp on a GPU."""
+    device: str | None = None
+    """Where warp and the networks run, e.g. cuda:1; by default the first GPU with warp, else the CPU."""
+    selector: str | None = None
+    """Use the shipped masks of this selector; by default the shipped choice."""
+    pretrained: Path | None = None
+    """Use weights, masks and held states of this output folder of "train all"; by default the shipped."""
+
+
+@dataclass(kw_only=True)
+class Eval(Runs):
+    """Evaluate one method on one pair: fixed episodes, each run once, resumable."""
+
+    pair: Positional[str]
+    """Pair, e.g. GraspBall-PushButton."""
+    method: str = "dexcompose"
+    """Registered method, or module:Class."""
+    mask: str | None = None
+    """Preserved fingers, e.g. TH+MF+RF, or a JSON file of select-mask."""
+    out: Path | None = None
+    """Folder for episodes.csv and results.json; by default runs/eval/PAIR-METHOD."""
+
+    def run(self) -> Path:
+        """Evaluates, prints the table and writes the report; the folder."""
+        from dexcompose_agents.artefacts.shipped import trained_in
+        from dexcompose_agents.evaluation import evaluate
+        from dexcompose_envs.skills import composite_name
+
+        composite_name(self.pair)
+        out = self.out or Path("runs/eval") / f"{self.pair}-{self.method.replace(':', '.')}"
+        with trained_in(self.pretrained), progress_bar(f"{self.pair}  {self.method}") as advance:
+            evaluate(
+                self.pair, self.method, seeds=self.seeds, rollouts=self.rollouts, num_envs=self.num_envs,
+                backend=self.backend, device=self.device, selector=self.selector, mask=self.mask, out=out,
+                progress=advance,
+            )  # fmt: skip
+        report(out)
+        return out
+
+
+@dataclass(kw_only=True)
+class Bench(Runs):
+    """Run the benchmark: all pairs with all methods, then table, videos and HTML report."""
+
+    pairs: tuple[str, ...] = ()
+    """Pairs; by default all."""
+    methods: tuple[str, ...] = ("frozen", "zero-shot", "dexcompose")
+    """Registered methods, or module:Class."""
+    seeds: int = 8
+    """Evaluation seeds."""
+    reference: str | None = None
+    """Method that the report compares the others with; by default the last of the published table."""
+    videos: Literal["one", "all", "none"] = "one"
+    """Film one rollout per method on the first pair, on all pairs, or not at all."""
+    out: Path = Path("runs/bench")
+    """Folder for episodes, results, videos and report.html; run the command again to go on."""
+
+    def run(self) -> Path:
+        """Runs it; the folder."""
+        from dexcompose_agents.artefacts.shipped import trained_in
+        from dexcompose_agents.bench import run_bench
+
+        with trained_in(self.pretrained):
+            run_bench(
+                self.out, self.pairs, self.methods, seeds=self.seeds, rollouts=self.rollouts, num_envs=self.num_envs,
+                backend=self.backend, device=self.device, selector=self.selector, reference=self.reference,
+                videos=self.videos,
+            )  # fmt: skip
+        return self.out
+
+
+def report(folder: Positional[Path], out: Path | None = None, reference: str | None = None) -> Path:
+    """Print the table and write the HTML report of a results folder, from its episodes*.csv.
+
+    Args:
+        folder: Folder written by eval or bench.
+        out: HTML file; by default FOLDER/report.html.
+        reference: Method that the others are compared with; by default the last of the published table.
+    """
+    from rich.console import Console
+
+    from dexcompose_agents.evaluation.report import write_report
+    from dexcompose_agents.evaluation.tables import print_tables
+
+    path, results = write_report(folder, out, reference)
+    print_tables(results, Console())
+    return path
+
+
+def watch(
+    name: Positional[str],
+    method: str = "dexcompose",
+    episodes: int = 1,
+    seed: int = 0,
+    video: Path | None = None,
+    pretrained: Path | None = None,
+) -> Path | None:
+    """Watch a pair or a single skill, in a window or as a video.
+
+    Args:
+        name: Pair (GraspBall-PushButton) or skill (PushButton).
+        method: Composition method of a pair; a single skill shows its base policy.
+        episodes: Episodes to show.
+        seed: Seed of the first episode.
+        video: Write a video to this file instead of opening a window.
+        pretrained: Use weights, masks and held states of this output folder of "train all"; by default the shipped.
+    """
+    from dexcompose_agents.artefacts.shipped import trained_in
+    from dexcompose_agents.viewing import view
+
+    whole_number("seed", seed, 0, LARGEST_SEED)
+    with trained_in(pretrained):
+        print("outcomes: " + ", ".join(view(name, method, episodes, seed, video)))
+    return video

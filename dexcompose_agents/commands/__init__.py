@@ -1,1 +1,0 @@
-"""The commands that aren't stages; each is a function whose arguments are its options."""
