@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_agents.runtime.presets import GPU_PRESETS
+from dexcompose_agents.runtime.progress import Advance
 from dexcompose_envs.errors import UsageError
-
-__all__ = ["Piece", "physics_options"]
 
 
 def physics_options(preset: str, device: str | None) -> dict[str, Any]:
@@ -19,14 +17,7 @@ def physics_options(preset: str, device: str | None) -> dict[str, Any]:
 
 
 class Piece:
-    """The time that one call may take, whatever number of stages it runs.
-
-    Args:
-        minutes: Wall time from now on; None for no limit.
-
-    Raises:
-        UsageError: If it isn't positive.
-    """
+    """The time that one call may take, in minutes from now on, whatever number of stages it runs; None: no limit."""
 
     def __init__(self, minutes: float | None = None) -> None:
         if minutes is not None and not minutes > 0:
@@ -39,21 +30,12 @@ class Piece:
         """Minutes left, at least a second; None without a limit."""
         return None if self._end is None else max(1 / 60, (self._end - time.monotonic()) / 60)
 
-    def check(self) -> None:
-        """Ends the call if its time is used up.
-
-        Raises:
-            Paused: If so.
-        """
-        if self._end is not None and time.monotonic() >= self._end:
-            raise Paused(f"{self._minutes:g} minutes are over")
-
-    def watch(self, advance: Callable[[float, float], None]) -> Callable[[float, float], None]:
-        """The progress callback `advance(done, total)`, which also ends the call when its time is used up."""
+    def watch(self, advance: Advance) -> Advance:
+        """The progress callback, which also ends the call (`Paused`) when its time is used up."""
 
         def watched(done: float, total: float) -> None:
             advance(done, total)
-            if done < total:
-                self.check()
+            if done < total and self._end is not None and time.monotonic() >= self._end:
+                raise Paused(f"{self._minutes:g} minutes are over")
 
         return watched

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Paused", "interrupt_flag", "saving_to", "sigterm_interrupts"]
-
 
 class Paused(KeyboardInterrupt):
     """The time of this call is used up; what was finished is saved, and the same call goes on from there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["GPU_PRESETS", "PRESETS"]
-
 PRESETS = ("cpu", "fast", "paper", "test")
 """A laptop's CPU; minutes on a GPU; as published, on a GPU; seconds, in which nothing is learned."""
 GPU_PRESETS = ("fast", "paper")

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-__all__ = ["Advance", "progress_bar"]
-
 Advance = Callable[[float, float], None]
 """``advance(done, total)``."""
 SECONDS_BETWEEN_LINES = 30.0
@@ -22,35 +20,23 @@ SECONDS_BETWEEN_LINES = 30.0
 def progress_bar(label: str) -> Iterator[Advance]:
     """Gives ``advance(done, total)``, which shows how far the job is."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines(label)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, TimeRemainingColumn(), console=console)
+    progress = Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=console)
     task = progress.add_task(label, total=None)
-    started = False
 
     def advance(done: float, total: float) -> None:
-        nonlocal started
-        if not started:
-            started = True
-            progress.start()
+        progress.start()
         progress.update(task, completed=done, total=total)
 
     try:
         yield advance
     finally:
-        if started:
+        if progress.live.is_started:
             progress.stop()
 
 

@@ -9,8 +9,6 @@ from typing import Annotated, Any, TypedDict, TypeVar, get_type_hints
 import tyro
 from docstring_parser import parse_from_object
 
-__all__ = ["changed", "on_device", "options", "that_matter", "typed_dict", "with_options"]
-
 T = TypeVar("T")
 NO_MATTER = frozenset({"device", "num_threads", "checkpoint_minutes"})
 """Settings of the machine, which decide no result."""
