@@ -17,7 +17,7 @@ from typing import Any
 
 from dexcompose_agents.runtime.compute import Piece
 from dexcompose_agents.runtime.progress import Advance
-from dexcompose_agents.runtime.provenance import machine_info, software_versions, write_json
+from dexcompose_agents.runtime.provenance import machine_info, read_json, software_versions, write_json
 from dexcompose_agents.stages.base import Stage, content_hash
 from dexcompose_envs import __version__
 from dexcompose_envs.artefacts import difference
@@ -47,7 +47,7 @@ def complete(
     slug = stage.title.replace(" ", "-")
     record_path, work = folder / "stages" / f"{slug}.json", folder / "work" / slug
     made_from: dict[str, Any] = json.loads(json.dumps(stage.made_from()))
-    record, started = read_json(record_path), read_json(work / "started.json")
+    record, started = stored(record_path), stored(work / "started.json")
     outputs = {str(place.relative_to(folder)): place for place in places.values()}
     if record and all(place.exists() for place in outputs.values()):
         if record["made_from"] == made_from and record["outputs"].keys() == outputs.keys():
@@ -91,7 +91,7 @@ def _make(
 ) -> float:
     """Runs a stage, moves its files to their places, and returns the seconds it took, interrupted runs included."""
     work.mkdir(parents=True, exist_ok=True)
-    before = float(read_json(work / "started.json").get("seconds", 0.0))
+    before = float(stored(work / "started.json").get("seconds", 0.0))
     started = {"made_from": made_from, "seconds": before}
     write_json(work / "started.json", started)
     began = time.monotonic()
@@ -108,26 +108,17 @@ def _make(
     return before + time.monotonic() - began
 
 
-def _refuse(stored: Mapping[str, Any], made_from: Mapping[str, Any], folder: Path, what: str, again: bool) -> None:
+def _refuse(there: Mapping[str, Any], made_from: Mapping[str, Any], folder: Path, what: str, again: bool) -> None:
     """Refuses to replace what was made from something else, naming the first difference."""
     if not again:
-        others = (difference(stored["made_from"].get(key), made_from[key], key) for key in made_from)
+        others = (difference(there["made_from"].get(key), made_from[key], key) for key in made_from)
         other = next(filter(None, others), "outputs are others")
         raise UsageError(f"'{folder}' holds {what} whose {other}; remove it or give another --out")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Content of a stage's JSON file; nothing where there is none.
-
-    Raises:
-        FileError: If it is damaged.
-    """
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FileError(f"'{path}' is damaged ({error}); remove it to make its stage again") from None
+def stored(path: Path) -> dict[str, Any]:
+    """Content of a stage's JSON file; nothing where there is none, a FileError where it is damaged."""
+    content = read_json(path) if path.exists() else {}
     if not isinstance(content, dict):
-        raise FileError(f"'{path}' holds a {type(content).__name__}, expected a JSON object; remove it")
+        raise FileError(f"'{path}' holds a {type(content).__name__}; expected a JSON object; remove it")
     return content

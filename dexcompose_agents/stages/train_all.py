@@ -14,7 +14,7 @@ from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_agents.runtime.provenance import write_json
 from dexcompose_agents.stages import STAGES
 from dexcompose_agents.stages.base import Needs, Piece, Preset
-from dexcompose_agents.stages.records import complete, read_json
+from dexcompose_agents.stages.records import complete, stored
 from dexcompose_agents.stages.settings import typed_dict, with_options
 from dexcompose_envs import __version__, pair_names, parse_pair, skill_names
 from dexcompose_envs.errors import UsageError
@@ -59,11 +59,11 @@ class TrainAll:
         if unknown := [name for name in self.only if name not in every]:
             raise UsageError(f"unknown skill or pair '{unknown[0]}'; expected one of {', '.join(every)}")
         with lock_folder(self.out), saving_to(self.out):
-            stored = read_json(self.out / SUMMARY_FILE)
-            if stored.get("preset", self.preset) != self.preset:
-                was = f"'{self.out}' was made with preset '{stored['preset']}', now '{self.preset}'"
+            before = stored(self.out / SUMMARY_FILE)
+            if before.get("preset", self.preset) != self.preset:
+                was = f"'{self.out}' was made with preset '{before['preset']}', now '{self.preset}'"
                 raise UsageError(f"{was}; choose another folder")
-            rows = {row["stage"]: row for row in stored.get("stages", [])}
+            rows = {row["stage"]: row for row in before.get("stages", [])}
             for stage in (stage for entry in STAGES.values() for stage in resolve_name(entry).of_chain(self)):
                 places = {name: self.out / place for name, place in stage.writes().items()}
                 with progress_bar(stage.title) as advance:

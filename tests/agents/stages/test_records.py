@@ -130,7 +130,7 @@ def test_a_damaged_output_is_named(tmp_path):
         Toy(tmp_path).run()
     (tmp_path / "a" / "n.txt").unlink()
     (tmp_path / "stages" / "double-GraspBall.json").write_text("{")
-    with pytest.raises(FileError, match=r"double-GraspBall\.json' is damaged"):
+    with pytest.raises(FileError, match=r"double-GraspBall\.json' is not JSON"):
         Toy(tmp_path).run()
 
 
