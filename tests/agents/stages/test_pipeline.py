@@ -16,7 +16,7 @@ from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.methods.registry import make_method
 from dexcompose_agents.stages import base, train_all
 from dexcompose_agents.stages.fingers import ReleaseTest
-from dexcompose_agents.stages.stabiliser import Stabiliser
+from dexcompose_agents.stages.residuals import Stabiliser
 from dexcompose_agents.stages.train_all import TrainAll
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateLibrary, held_states_folder
