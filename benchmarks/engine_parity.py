@@ -26,7 +26,7 @@ from throughput_common import CALM_NOISE, held_states, make_table, provenance
 from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_release_test
 from dexcompose_agents.diffusion.agent import PolicyAgent
 from dexcompose_agents.evaluation.statistics import wilson_interval
-from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
+from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_agents.runtime.provenance import write_json
 from dexcompose_envs import RETENTION_SKILLS, SKILLS, FingerMask, env_id

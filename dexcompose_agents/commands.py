@@ -21,7 +21,7 @@ def list_all() -> None:
     from dexcompose_agents.artefacts.shipped import pretrained_folder
     from dexcompose_agents.attribution.selectors import SELECTORS
     from dexcompose_agents.methods.registry import method_names
-    from dexcompose_agents.runtime.presets import PRESETS
+    from dexcompose_agents.runtime.compute import PRESETS
     from dexcompose_envs import env_id, pair_names, skill_names
     from dexcompose_envs.skills import make_skill
 

@@ -33,7 +33,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_agents.attribution.tables import MaskResult, draw_heat_map, place_of, read_csv, write_csv
-from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
+from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_agents.runtime.provenance import read_json, write_json
 from dexcompose_envs import env_id, hand

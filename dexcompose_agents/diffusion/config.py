@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from dexcompose_agents.runtime.presets import PRESETS
+from dexcompose_agents.runtime.compute import PRESETS
 from dexcompose_envs.checks import one_of
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import make_skill

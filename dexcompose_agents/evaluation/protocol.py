@@ -31,8 +31,8 @@ from dexcompose_agents.evaluation.records import (
 )
 from dexcompose_agents.evaluation.results import summarise, write_results
 from dexcompose_agents.methods import CompositionMethod, make_method
+from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.interrupts import saving_to
-from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.checks import whole_number

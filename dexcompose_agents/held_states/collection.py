@@ -23,7 +23,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from dexcompose_agents.runtime.numpy_worlds import make_numpy_vec
+from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_envs import artefacts, env_id, hand
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION

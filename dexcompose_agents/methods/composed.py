@@ -15,8 +15,7 @@ from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
 from dexcompose_agents.methods.parts import load_stabiliser
 from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
 from dexcompose_agents.residual.residual_b import ResidualBPolicy
-from dexcompose_agents.runtime.devices import find_device
-from dexcompose_agents.runtime.tensors import as_given, to_tensors
+from dexcompose_agents.runtime.devices import as_given, find_device, to_tensors
 from dexcompose_envs.composition.composer import Composer
 from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.errors import UsageError

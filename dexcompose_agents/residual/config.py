@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.rl.config import PPOConfig, require
 from dexcompose_agents.rl.learners import LearnerName, find_learner
-from dexcompose_agents.runtime.presets import GPU_PRESETS, PRESETS
+from dexcompose_agents.runtime.compute import GPU_PRESETS, PRESETS
 from dexcompose_envs.checks import one_of, whole_number
 from dexcompose_envs.physics import BACKENDS
 from dexcompose_envs.skills import make_interaction
@@ -184,7 +184,7 @@ def _preset(table: Mapping[str, PPOConfig], name: str, **tiny: Any) -> dict[str,
 
 
 def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
-    """Settings of stabiliser A under one of `runtime.presets.PRESETS`, with some fields changed.
+    """Settings of stabiliser A under one of `runtime.compute.PRESETS`, with some fields changed.
 
     Raises:
         UsageError: If the preset is unknown.

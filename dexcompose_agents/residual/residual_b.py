@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
-from dexcompose_agents.runtime.tensors import Observation
+from dexcompose_agents.runtime.devices import Observation
 from dexcompose_envs import hand
 from dexcompose_envs.composition.bounds import bounded, normalised
 from dexcompose_envs.composition.interactor import Nominal

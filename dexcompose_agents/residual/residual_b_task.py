@@ -12,7 +12,7 @@ from dexcompose_agents.residual.residual_b import bound_of, residual_b_features,
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
-from dexcompose_agents.runtime.tensors import Observation
+from dexcompose_agents.runtime.devices import Observation
 from dexcompose_envs import hand, parse_pair
 from dexcompose_envs.composition.bounds import bounded, normalised
 from dexcompose_envs.composition.composer import Composer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
-from dexcompose_agents.runtime.tensors import Observation, as_given, to_tensors
+from dexcompose_agents.runtime.devices import Observation, as_given, to_tensors
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.composition.bounds import bounded

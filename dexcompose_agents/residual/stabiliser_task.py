@@ -12,7 +12,7 @@ from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserObserver
 from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
-from dexcompose_agents.runtime.tensors import Observation
+from dexcompose_agents.runtime.devices import Observation
 from dexcompose_envs import hand
 from dexcompose_envs.composition.bounds import bounded, preservation_command
 from dexcompose_envs.composition.masks import mask_arrays

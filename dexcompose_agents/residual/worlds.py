@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from dexcompose_agents.residual.config import ResidualConfig
-from dexcompose_agents.runtime.devices import find_device
-from dexcompose_agents.runtime.tensors import Observation, to_tensors
+from dexcompose_agents.runtime.devices import Observation, find_device, to_tensors
 from dexcompose_envs.composition.task import Layout
 
 

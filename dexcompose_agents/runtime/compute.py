@@ -1,19 +1,33 @@
-"""What a training run may use: a device, and the time of one call."""
+"""What a run may use: the physics of its preset, worlds for loops that are written for NumPy, and time."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+import gymnasium as gym
+from gymnasium.vector import VectorEnv
+
 from dexcompose_agents.runtime.interrupts import Paused
-from dexcompose_agents.runtime.presets import GPU_PRESETS
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_envs.errors import UsageError
+from dexcompose_envs.wrappers import ToNumpy
+
+PRESETS = ("cpu", "fast", "paper", "test")
+"""A laptop's CPU; minutes on a GPU; as published, on a GPU; seconds, in which nothing is learned."""
+GPU_PRESETS = ("fast", "paper")
+"""Presets whose physics and networks run on a GPU."""
 
 
 def physics_options(preset: str, device: str | None) -> dict[str, Any]:
     """Options of an environment under a preset: which back end and device it runs on."""
     return {"backend": "warp", "device": device or "cuda"} if preset in GPU_PRESETS else {}
+
+
+def make_numpy_vec(id: str, num_envs: int, *, backend: str = "mujoco", **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+    """`gym.make_vec`, with NumPy arrays also where physics run on a GPU."""
+    worlds = gym.make_vec(id, num_envs=num_envs, backend=backend, **kwargs)
+    return worlds if backend == "mujoco" else ToNumpy(worlds)
 
 
 class Piece:

@@ -1,13 +1,18 @@
-"""Torch devices: found by name before anything is put there, and how they are to calculate."""
+"""Torch: devices by name, found before anything is put there, how they calculate, and arrays as their tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from dexcompose_envs.errors import UsageError
+
+Observation = Mapping[str, Tensor]
+"""Observation of N worlds, each entry float32 (N, size) on one device."""
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -67,3 +72,13 @@ def tensor_cores(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def to_tensors(obs: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """Float32 tensors of arrays or tensors; what lies on the device already (NumPy: the CPU) is not copied."""
+    return {key: torch.as_tensor(value, dtype=torch.float32, device=device) for key, value in obs.items()}
+
+
+def as_given(result: Tensor, given: Any) -> Any:
+    """A result as a tensor on the device of `given` if that is a tensor, else as a NumPy array."""
+    return result.to(given.device) if isinstance(given, Tensor) else result.cpu().numpy()

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 from tyro.conf import Positional, Suppress
 
 from dexcompose_agents.artefacts.shipped import file_hash, pretrained_folder
-from dexcompose_agents.runtime.compute import Piece, physics_options
+from dexcompose_agents.runtime.compute import PRESETS, Piece, physics_options
 from dexcompose_agents.runtime.interrupts import saving_to
-from dexcompose_agents.runtime.presets import PRESETS
 from dexcompose_agents.runtime.progress import Advance, progress_bar
 from dexcompose_agents.stages.settings import changed, on_device, options, that_matter, with_options
 from dexcompose_envs.artefacts import DATA_VERSION, checksum

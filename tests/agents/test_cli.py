@@ -26,8 +26,8 @@ from dexcompose_agents.artefacts.shipped import pretrained_folder
 from dexcompose_agents.attribution.selectors import SELECTORS
 from dexcompose_agents.methods.registry import method_names
 from dexcompose_agents.residual.config import residual_b_preset
+from dexcompose_agents.runtime.compute import PRESETS
 from dexcompose_agents.runtime.interrupts import saving_to
-from dexcompose_agents.runtime.presets import PRESETS
 from dexcompose_agents.stages.residuals import Residual
 from dexcompose_envs import pair_names, skill_names
 from dexcompose_envs.held_states import HeldStateLibrary, held_states_folder

@@ -10,7 +10,7 @@ from dexcompose_agents.diffusion.config import (
     preset,
 )
 from dexcompose_agents.diffusion.unet import FilmUnet, StepEmbedding, count_parameters
-from dexcompose_agents.runtime.presets import PRESETS
+from dexcompose_agents.runtime.compute import PRESETS
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import make_skill, skill_names
 
