@@ -91,10 +91,9 @@ def _accepted(name: str, pair: str, target: MethodTarget, options: dict[str, Any
     if not takes_any:
         for optional in {"selector", "device"} - names:
             chosen.pop(optional, None)
-        for option, value in chosen.items():
-            if option not in names:
-                known = ", ".join(sorted(names - {"pair"})) or "none"
-                raise MethodError(f"method '{name}' has no option '{option}' (got {value!r}); its options: {known}")
+        for option in sorted(set(chosen) - names):
+            known, got = ", ".join(sorted(names - {"pair"})) or "none", repr(chosen[option])
+            raise MethodError(f"method '{name}' has no option '{option}' (got {got}); its options: {known}")
     if isinstance(target, CompositionSpec):
         return chosen
     try:

@@ -53,10 +53,9 @@ class CompositionSpec:
     @property
     def options(self) -> frozenset[str]:
         """What may be given when the method is made: what is left to the files that ship, pi_B and device."""
-        left_open = {"mask": None, "selector": None, "stabiliser": SHIPPED, "residual": SHIPPED}
-        names = {name for name, value in left_open.items() if getattr(self, name) == value}
-        if self.mask is not None:
-            names.discard("selector")
+        names = {name for name in ("stabiliser", "residual") if getattr(self, name) == SHIPPED}
+        if self.mask is None:
+            names |= {"mask"} if self.selector else {"mask", "selector"}
         return frozenset(names | {"base_policy", "device"})
 
     def make(self, name: str, pair: str, **options: Any) -> Any:

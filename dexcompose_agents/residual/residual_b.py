@@ -64,6 +64,7 @@ class ResidualBPolicy:
     ) -> None:
         self.mask, self.pair, self.writes_all = mask, pair, writes_all
         self._policy = DeterministicPolicy(network)
+        self.device = self._policy.device
         self.bound = torch.as_tensor(bound, dtype=torch.float32, device=self.device)
         if self.bound.shape != (hand.NUM_ACTIONS,) or network.action_size != hand.NUM_ACTIONS:
             got = f"a bound of shape {tuple(self.bound.shape)} and {network.action_size} outputs"
@@ -81,11 +82,6 @@ class ResidualBPolicy:
         network, manifest = ActorCritic.load(path, "residual_b", **expected)
         facts = {name: manifest[name] for name in ("bound", "pair", "writes_all")}
         return cls(network.to(device), mask=FingerMask.parse(manifest["mask"]), **facts)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self._policy.device
 
     def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""

@@ -119,7 +119,7 @@ class ResidualBTask:
 
     def close(self) -> None:
         """Closes the environment."""
-        self.worlds.close()
+        self.worlds.env.close()
 
     def _begin(self, obs: Observation, started: Tensor) -> None:
         self._previous = torch.where(started[:, None], 0.0, self._previous)

@@ -41,11 +41,6 @@ class StabiliserObserver:
     """Turns environment observations into the features of stabiliser A; used in training and in deployment alike.
 
     It remembers, per world, the mask, the fingertip distances at the episode's start and the previous residual.
-
-    Args:
-        layout: `env.unwrapped.layout`: where each term lies in `task_a` and `context`.
-        num_envs: Number of worlds N.
-        device: Where the observations are.
     """
 
     def __init__(self, layout: Layout, num_envs: int, device: str | torch.device = "cpu") -> None:
@@ -120,6 +115,7 @@ class StabiliserPolicy:
             raise UsageError(f"the stabiliser's network maps {got} numbers; expected {expected[0]} -> {expected[1]}")
         self.bound, self.masks, self.skill = float(bound), tuple(masks), skill
         self._policy = DeterministicPolicy(network)
+        self.device, self.weights_hash = self._policy.device, self._policy.weights_hash
         self._observer: StabiliserObserver | None = None
 
     @classmethod
@@ -137,16 +133,6 @@ class StabiliserPolicy:
             known = ", ".join(map(str, masks))
             raise ArtefactError(f"'{path}' was trained with {known}; expected a stabiliser of {mask}")
         return cls(network.to(device), bound=manifest["bound"], masks=masks, skill=manifest["skill"])
-
-    @property
-    def weights_hash(self) -> str:
-        """Identifies its weights, whatever file they came from."""
-        return self._policy.weights_hash
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self._policy.device
 
     def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""

@@ -106,7 +106,7 @@ class StabiliserTask:
 
     def close(self) -> None:
         """Closes the environment."""
-        self.worlds.close()
+        self.worlds.env.close()
 
     def _command(self, residual: Tensor) -> Tensor:
         """Targets (N, 28): wrist and released fingers as the disturbance says, preserved fingers by Eq. 8."""

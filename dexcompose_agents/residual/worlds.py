@@ -69,7 +69,3 @@ class TensorWorlds:
             truncated=torch.as_tensor(truncated, device=self.device),
             facts=info.get("final_info", info),
         )
-
-    def close(self) -> None:
-        """Closes the environment."""
-        self.env.close()

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs.arrays import fresh
+from dexcompose_envs.checks import seeds_of_worlds
 from dexcompose_envs.composition.arrays import any_array, as_mask
 from dexcompose_envs.composition.interactor import Interactor
 from dexcompose_envs.composition.masks import OwnedDimensions
@@ -28,13 +29,10 @@ _LARGEST_SEED = 2**62 - 1
 
 
 class OneSide:
-    """What the wrappers of single and of vector environments do alike.
+    """What the wrappers of single and of vector environments do alike; of 28 dimensions the agent has `action_indices`.
 
     The noise of base policies is seeded as the worlds are; episodes that follow without a seed of their own get seeds
     that depend on the world's last seed alone.
-
-    Attributes:
-        action_indices: The dimensions (D,) of the 28 that the agent has.
     """
 
     env: Any
@@ -143,8 +141,7 @@ class OneSide:
     def _new_seeds(self, seed: Seed, started: Array | None, like: Array) -> Array:
         """Seeds (N,) after a reset of some worlds, or of all where `started` is None."""
         xp, n = array_namespace(like), self._num_envs
-        given = [seed + i for i in range(n)] if isinstance(seed, int | np.integer) else seed
-        numbers = [None] * n if given is None else list(given)
+        numbers = seeds_of_worlds(seed if self._is_vector else [seed], n)
         known = xp.asarray(np.array([number is not None for number in numbers]), device=device(like))
         values = np.array([int(number or 0) & _LARGEST_SEED for number in numbers], np.int64)
         first = xp.arange(n, dtype=xp.int64, device=device(like))
