@@ -44,12 +44,9 @@ class Interactor:
     Around a single skill there is neither hold nor transition: its policy acts from the first step on.
 
     Args:
-        task: What is composed.
-        policies: pi_B of each interaction in turn, frozen.
+        task, policies, hold_steps, transition_steps: As for `Composer`.
         hidden: Preserved fingers, hidden from policies that were trained with hidden fingers.
         owned: Dimensions that policies may answer with instead of all 28; None: all.
-        hold_steps: Length of the phase *hold*.
-        transition_steps: Length of the phase *transition*.
 
     Raises:
         UsageError: If there are not as many policies as interactions, or one is no policy.
