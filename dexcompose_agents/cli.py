@@ -59,8 +59,7 @@ def _path(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primit
 def _parse_and_run(arguments: list[str]) -> Path | None:
     """Runs the command that the arguments begin with; returns what it wrote. Anything else is for the overview."""
     for words in (2, 1):
-        name = " ".join(arguments[:words])
-        if name in COMMANDS:
+        if (name := " ".join(arguments[:words])) in COMMANDS:
             command: Any = resolve_name(COMMANDS[name])
             target = command.command() if hasattr(command, "command") else command
             result: Any = tyro.cli(target, prog=f"dexcompose {name}", args=arguments[words:], registry=_registry)

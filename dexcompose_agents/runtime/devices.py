@@ -16,14 +16,7 @@ Observation = Mapping[str, Tensor]
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name; "cuda" is the GPU that is the current one now.
-
-    Args:
-        name: For example "cpu", "cuda" or "cuda:1".
-
-    Raises:
-        UsageError: If there is no such device on this machine; says which there are.
-    """
+    """The device of that name; "cuda" is the GPU that is the current one now. A UsageError says which there are."""
     try:
         return torch.empty(1, device=torch.device(name)).device
     # AssertionError: torch was built without that kind of device.

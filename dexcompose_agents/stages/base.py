@@ -140,9 +140,7 @@ class Stage(ABC):
     def made_from(self) -> dict[str, Any]:
         """All that the result depends on, ready for JSON; a release of the package alone changes nothing.
 
-        Raises:
-            UsageError: If the name is unknown, or a setting senseless.
-            FileError: If something that it reads is missing.
+        A wrong name or setting is a UsageError, a missing input a FileError.
         """
         CHECKS[self.NEEDS](self.name)
         for read in self.reads():
@@ -156,12 +154,7 @@ class Stage(ABC):
         }
 
     def run(self) -> Path:
-        """Does the stage on its own, or goes on with it; this is the stage's command.
-
-        Raises:
-            UsageError: If the folder holds what other settings or other inputs made.
-            FileError: If something that it reads is missing.
-        """
+        """Does the stage on its own, or goes on with it, see `records.complete`; this is the stage's command."""
         from dexcompose_agents.stages.records import complete
 
         CHECKS[self.NEEDS](self.name)

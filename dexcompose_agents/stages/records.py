@@ -61,9 +61,8 @@ def complete(
         _refuse(record, made_from, folder, f"a finished {stage.title}", again)
     elif not record and not started and not again:
         for place in filter(Path.exists, places.values()):
-            raise UsageError(
-                f"'{place}' exists and is not known to be of {stage.title}; remove it or give another --out"
-            )
+            what = f"'{place}' exists and is not known to be of {stage.title}"
+            raise UsageError(f"{what}; remove it or give another --out")
     if started and started["made_from"] != made_from:
         _refuse(started, made_from, folder, f"an interrupted {stage.title}", again)
         shutil.rmtree(work)

@@ -53,7 +53,6 @@ class TrainAll:
         Raises:
             UsageError: If the folder belongs to another preset, or a name is unknown.
             FileError: If a file was changed since the chain wrote it.
-            Paused: When the time is over, with everything saved.
         """
         piece, every = Piece(self.minutes), (*skill_names(), *pair_names())
         if unknown := [name for name in self.only if name not in every]:
