@@ -80,9 +80,7 @@ class Eval(Runs):
         """Evaluates, prints the table and writes the report; the folder."""
         from dexcompose_agents.artefacts.shipped import trained_in
         from dexcompose_agents.evaluation import evaluate
-        from dexcompose_envs.skills import composite_name
 
-        composite_name(self.pair)
         out = self.out or Path("runs/eval") / f"{self.pair}-{self.method.replace(':', '.')}"
         with trained_in(self.pretrained), progress_bar(f"{self.pair}  {self.method}") as advance:
             evaluate(

@@ -161,7 +161,9 @@ def test_every_command_exists(words, capsys):
     if program == "dexcompose":
         count = 2 if " ".join(arguments[:2]) in cli.COMMANDS else 1
         command = resolve_name(cli.COMMANDS[" ".join(arguments[:count])])
-        target = command.command() if isinstance(command, type) else wraps(command)(lambda *_, **__: None)
+        target = getattr(command, "command", lambda: command)()
+        if not isinstance(target, type):
+            target = wraps(command)(lambda *_, **__: None)
         tyro.cli(target, args=arguments[count:])  # parses; runs nothing
         with pytest.raises(SystemExit) as caught:
             cli.main([*arguments, "--help"])
