@@ -44,11 +44,7 @@ def seed_or_none(seed: Any) -> int | None:
 
 
 def seeds_of_worlds(seed: Any, num_worlds: int) -> list[int | None]:
-    """One seed per world: world i gets `seed + i`, or the i-th of a sequence; None leaves a generator as it is.
-
-    Raises:
-        UsageError: If there are not as many as worlds, or one is no seed.
-    """
+    """One seed per world: world i gets `seed + i`, or the i-th of a sequence; None leaves a generator as it is."""
     if seed is None:
         return [None] * num_worlds
     if np.ndim(seed) == 0:

@@ -131,12 +131,7 @@ class BatchedCore:
         self.judge.reset(worlds)
 
     def prepare_restarts(self) -> None:
-        """Sees to it that `restart` can be called in the step to come; raises errors found late.
-
-        Raises:
-            UsageError: If an action of an earlier step was not finite.
-            ContactOverflowError: If the engine dropped contacts in an earlier step.
-        """
+        """Sees to it that `restart` can be called in the step to come; raises what earlier steps found late."""
         if self.arrays.device is not None:
             self._check_late(self._restarts.catch_up())
 

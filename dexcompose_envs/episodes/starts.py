@@ -49,11 +49,7 @@ class StartSampler:
         return self._source
 
     def check(self, start: str, held_index: NDArray[np.int64] | None = None) -> None:
-        """Refuses a start that doesn't exist or doesn't fit the skills, and a row of the library where none is used.
-
-        Raises:
-            UsageError: With what came and what was expected.
-        """
+        """Refuses a start that doesn't exist or doesn't fit the skills, and a row of the library where none is used."""
         one_of("start", start, STARTS)
         if start == "held" and self._chain.retention is None:
             raise UsageError(f"start='held' needs a retention skill; {self._chain.name} has none")

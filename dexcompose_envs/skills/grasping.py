@@ -59,11 +59,8 @@ class Grasp:
 class GraspExpert(Expert):
     """Reaches over the object, closes the fingertips on it and lifts it.
 
-    Args:
-        skill: The retention skill.
-        grasp: How to hold its object.
-        place: Name of the observed term from the palm to the object, see `terms.palm_to_object`.
-        yaw: Angle (rad) about the vertical by which the wrist turns with the object, from what is seen of it.
+    `place` names the observed term from the palm to the object (see `terms.palm_to_object`), and `yaw` gives the angle
+    (rad) about the vertical by which the wrist turns with the object, from what is seen of it.
     """
 
     def __init__(

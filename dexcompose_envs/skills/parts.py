@@ -42,16 +42,10 @@ def add_geom(
     collision: tuple[int, int] = (0, 0),
     **fields: Any,
 ) -> mujoco.MjsGeom:
-    """Adds a geom with explicit collision bits; without bits it is only seen.
+    """Adds a geom ("box", "cylinder", "capsule" or "sphere" of MuJoCo half sizes, m) with explicit collision bits.
 
-    Args:
-        body: Parent body.
-        name: Unique geom name.
-        shape: "box", "cylinder", "capsule" or "sphere".
-        size: MuJoCo half sizes of the shape, m.
-        friction: Contact properties.
-        collision: contype and conaffinity.
-        **fields: Further fields of the geom, such as pos, quat, mass, rgba, or a material of `scene/arena.py`.
+    Without bits (contype and conaffinity) it is only seen. `fields` are further ones of the geom, such as pos, quat,
+    mass, rgba, or a material of `scene/arena.py`.
     """
     padded = [*size, 0.0, 0.0][:3]
     geom = body.add_geom(name=name, type=_SHAPES[shape], size=padded, **fields)
