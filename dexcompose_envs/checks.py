@@ -38,6 +38,16 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     return str(value)
 
 
+def require(good: bool, name: str, value: object, expected: str) -> None:
+    """Refuses any other unfitting value.
+
+    Raises:
+        UsageError: With the name, the value and what was expected.
+    """
+    if not good:
+        raise UsageError(f"{name} is {value!r}; expected {expected}")
+
+
 def seed_or_none(seed: Any) -> int | None:
     """A seed from 0 to 2**63 - 1, or None; a UsageError if it is neither."""
     return None if seed is None else whole_number("seed", seed, 0, LARGEST_SEED)

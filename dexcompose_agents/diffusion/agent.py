@@ -14,12 +14,7 @@ from dexcompose_envs.skills import make_skill
 
 
 class PolicyAgent:
-    """Acts with a base policy; worlds that are idle cost nothing.
-
-    Args:
-        skill: The policy's skill; says which observation it reads.
-        policy: The policy.
-    """
+    """Acts with a base policy of a skill, which says what observation it reads; worlds that are idle cost nothing."""
 
     def __init__(self, skill: str, policy: BasePolicy) -> None:
         self.name, self.policy = skill, policy

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from dexcompose_agents.runtime.compute import PRESETS
-from dexcompose_envs.checks import one_of
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.checks import one_of, real_number, require, whole_number
 from dexcompose_envs.skills import make_skill
 
 Precision = Literal["float32", "bfloat16"]
 """Arithmetic of the network; with bfloat16 the weights and all sums stay in float32."""
-
-
-def _require(good: bool, name: str, value: object, expected: str) -> None:
-    if not good:
-        raise UsageError(f"{name} is {value!r}; expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -30,8 +24,7 @@ class NetworkConfig:
     blocks_per_level: int = 1
     """Residual blocks per level."""
     fold: int = 4
-    """Consecutive actions that are folded into one time step of the network. Folding by 4 makes the network four times
-    cheaper at the same number of weights; 1 leaves the actions as they are."""
+    """Consecutive actions that make one time step of the network: with 4 it is four times cheaper, weights alike."""
     groups: int = 8
     """Groups of the group normalisation; divides every width."""
     step_embedding_size: int = 64
@@ -57,29 +50,23 @@ class NetworkConfig:
     that start together don't all plan in the same control step. 1 cuts nothing."""
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name not in ("widths", "prediction"):
-                _require(isinstance(value, int) and value >= 1, item.name, value, "a whole number >= 1")
-        known = ("sample", "epsilon")
-        _require(self.prediction in known, "prediction", self.prediction, "'sample' or 'epsilon'")
-        # Lists come from JSON.
-        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "widths", tuple(self.widths))  # JSON has lists
+        for name, value in vars(self).items():
+            if name not in ("widths", "prediction"):
+                whole_number(name, value)
+        require(self.prediction in ("sample", "epsilon"), "prediction", self.prediction, "'sample' or 'epsilon'")
         good = bool(self.widths) and all(width > 0 and width % self.groups == 0 for width in self.widths)
-        _require(good, "widths", self.widths, f"at least one number, each a multiple of groups = {self.groups}")
-        _require(self.kernel_size % 2 == 1, "kernel_size", self.kernel_size, "an odd number")
+        require(good, "widths", self.widths, f"at least one number, each a multiple of groups = {self.groups}")
+        require(self.kernel_size % 2 == 1, "kernel_size", self.kernel_size, "an odd number")
         size = self.step_embedding_size
-        _require(size % 2 == 0 and size >= 4, "step_embedding_size", size, "an even number >= 4")
+        require(size % 2 == 0 and size >= 4, "step_embedding_size", size, "an even number >= 4")
         multiple = self.fold * 2 ** (len(self.widths) - 1)
         expected = f"a multiple of {multiple} (fold = {self.fold}, {len(self.widths)} levels)"
-        _require(self.action_horizon % multiple == 0, "action_horizon", self.action_horizon, expected)
+        require(self.action_horizon % multiple == 0, "action_horizon", self.action_horizon, expected)
         longest = self.action_horizon - self.observation_horizon + 1
         expected = f"at most {longest} (action_horizon - observation_horizon + 1)"
-        _require(self.execute_steps <= longest, "execute_steps", self.execute_steps, expected)
-        groups = self.stagger_groups
-        _require(
-            groups <= self.execute_steps, "stagger_groups", groups, f"at most execute_steps = {self.execute_steps}"
-        )
+        require(self.execute_steps <= longest, "execute_steps", self.execute_steps, expected)
+        whole_number("stagger_groups", self.stagger_groups, 1, self.execute_steps)
         self.check_inference_steps(self.inference_steps)
 
     def check_inference_steps(self, steps: int) -> None:
@@ -89,7 +76,7 @@ class NetworkConfig:
             UsageError: With the number and what was expected.
         """
         good = 1 <= steps <= self.diffusion_steps and self.diffusion_steps % steps == 0
-        _require(good, "inference_steps", steps, f"a divisor of diffusion_steps = {self.diffusion_steps}")
+        require(good, "inference_steps", steps, f"a divisor of diffusion_steps = {self.diffusion_steps}")
 
 
 @dataclass(frozen=True)
@@ -132,16 +119,16 @@ class TrainingConfig:
     """Minutes between two saves of the training state."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "a whole number >= 1")
+        for name, least in {"steps": 1, "batch_size": 1, "warmup_steps": 0, "seed": 0}.items():
+            whole_number(name, getattr(self, name), least)
         for name in ("learning_rate", "gradient_clip", "ema_power", "checkpoint_minutes"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
-        for name in ("weight_decay", "obs_noise", "warmup_steps", "seed"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "a number >= 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "a number > 0")
+        for name in ("weight_decay", "obs_noise"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "a number >= 0")
         for name in ("finger_dropout", "ema_decay"):
-            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a number from 0 to 1")
-        _require(self.time_limit is None or self.time_limit > 0, "time_limit", self.time_limit, "minutes > 0 or None")
-        _require(self.precision in get_args(Precision), "precision", self.precision, "'float32' or 'bfloat16'")
+            real_number(name, getattr(self, name), 0, 1)
+        require(self.time_limit is None or self.time_limit > 0, "time_limit", self.time_limit, "minutes > 0 or None")
+        one_of("precision", self.precision, get_args(Precision))
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as numbers, strings, lists and dicts, ready for JSON."""
@@ -150,27 +137,12 @@ class TrainingConfig:
         return values
 
 
-def compact_network(execute_steps: int = 16) -> NetworkConfig:
-    """The network that ships: 1.4 million weights, 2.8 MB in half precision."""
-    return NetworkConfig(execute_steps=execute_steps, stagger_groups=min(4, execute_steps))
-
-
-def paper_network(execute_steps: int = 16) -> NetworkConfig:
-    """The published network."""
-    return NetworkConfig(
-        widths=(256, 512, 1024), kernel_size=5, blocks_per_level=2, fold=1, prediction="epsilon",
-        step_embedding_size=256, observation_embedding_size=256, execute_steps=execute_steps,
-        stagger_groups=min(4, execute_steps),
-    )  # fmt: skip
-
-
 def preset(name: str, skill: str | None = None) -> TrainingConfig:
     """Settings by name.
 
     Args:
-        name: `cpu` (compact network, about seven minutes on one core), `fast` (the same network on a GPU, where larger
-            batches cost nothing: seconds instead of minutes), `paper` (as published, for a GPU) or `test` (a network
-            that learns nothing much within seconds).
+        name: `cpu` (compact network: 1.4 million weights, seven minutes on one core), `fast` (the same on a GPU, where
+            larger batches cost nothing: seconds), `paper` (as published, for a GPU) or `test` (learns nothing much).
         skill: Whose number of executed steps and finger dropout to take; None keeps 16 steps and no dropout.
 
     Raises:
@@ -179,15 +151,17 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
     one_of("preset", name, PRESETS)
     chosen = None if skill is None else make_skill(skill)
     execute_steps = 16 if chosen is None else chosen.EXECUTE_STEPS
+    compact = NetworkConfig(execute_steps=execute_steps, stagger_groups=min(4, execute_steps))
     if name == "paper":
-        network = paper_network(execute_steps)
+        network = replace(
+            compact, widths=(256, 512, 1024), kernel_size=5, blocks_per_level=2, fold=1, prediction="epsilon",
+            step_embedding_size=256, observation_embedding_size=256,
+        )  # fmt: skip
         return TrainingConfig(network=network, steps=60_000, learning_rate=1e-4, warmup_steps=2000, device="cuda")
     if name == "test":
-        network = NetworkConfig(
-            widths=(16, 16), step_embedding_size=8, observation_embedding_size=16, inference_steps=5,
-            execute_steps=execute_steps, stagger_groups=min(4, execute_steps),
-        )  # fmt: skip
+        sizes: dict[str, Any] = {"widths": (16, 16), "step_embedding_size": 8, "observation_embedding_size": 16}
+        network = replace(compact, **sizes, inference_steps=5)
         return TrainingConfig(network=network, steps=50, batch_size=32, warmup_steps=5)
     dropout = 0.0 if chosen is None else chosen.FINGER_DROPOUT
-    cpu = TrainingConfig(network=compact_network(execute_steps), obs_noise=0.01, finger_dropout=dropout)
+    cpu = TrainingConfig(network=compact, obs_noise=0.01, finger_dropout=dropout)
     return cpu if name == "cpu" else replace(cpu, batch_size=1024, precision="bfloat16", device="cuda")

@@ -57,14 +57,9 @@ class Normalizer:
         center = torch.from_numpy((low + high) / 2)
         return cls(center.float(), torch.from_numpy(scale).float(), torch.from_numpy(constant))
 
-    @property
-    def size(self) -> int:
-        """Number of components."""
-        return len(self.center)
-
     def to(self, device: str | torch.device) -> Normalizer:
         """The same on another torch device."""
-        return Normalizer(self.center.to(device), self.half_range.to(device), self.constant.to(device))
+        return Normalizer(*(value.to(device) for value in vars(self).values()))
 
     def normalize(self, values: Tensor) -> Tensor:
         """Scales values (..., d), float32; the range seen in the data becomes [-1, 1]."""
@@ -76,9 +71,7 @@ class Normalizer:
 
     def to_dict(self) -> dict[str, list[Any]]:
         """The numbers as lists, ready for JSON."""
-        return {
-            "center": self.center.tolist(), "half_range": self.half_range.tolist(), "constant": self.constant.tolist()
-        }  # fmt: skip
+        return {name: value.tolist() for name, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, list[Any]]) -> Normalizer:
@@ -94,10 +87,6 @@ class WindowDataset:
     from step t - observation_horizon + 1 on. Steps before the first repeat the first, steps after the last repeat the
     last; a policy trained on them waits at the end of what was demonstrated.
 
-    Args:
-        episodes: The demonstrations.
-        config: The horizons.
-
     Raises:
         DatasetError: If there are none, or shapes don't fit together, or a number is not finite.
     """
@@ -108,7 +97,9 @@ class WindowDataset:
         self.num_episodes = len(episodes)
         self.observation_normalizer = Normalizer.fit(observations)
         self.action_normalizer = Normalizer.fit(actions)
-        self.fingerprint = _fingerprint(observations, actions, lengths)
+        self.fingerprint = hashlib.sha256(
+            b"".join(map(np.ndarray.tobytes, (observations, actions, lengths)))
+        ).hexdigest()
         self._observations = self.observation_normalizer.normalize(torch.from_numpy(observations))
         self._actions = self.action_normalizer.normalize(torch.from_numpy(actions))
         first = np.cumsum(lengths) - lengths
@@ -124,20 +115,11 @@ class WindowDataset:
 
     def to(self, device: torch.device) -> WindowDataset:
         """Moves the data to a torch device; returns itself."""
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(self, name, value.to(device))
+        vars(self).update({name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)})
         return self
 
     def windows(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Windows by number.
-
-        Args:
-            index: Numbers of the windows, (B,).
-
-        Returns:
-            Normalised observations (B, observation_horizon, d) and normalised actions (B, action_horizon, a).
-        """
+        """Normalised observations (B, observation_horizon, d) and actions (B, action_horizon, a) of windows (B,)."""
         step, first, last = (value[index][:, None] for value in (self._step, self._first, self._last))
         observed = torch.clamp(step + self._observation_offsets, first, last)
         acted = torch.clamp(step + self._action_offsets, first, last)
@@ -145,16 +127,13 @@ class WindowDataset:
 
 
 def augment(observations: Tensor, obs_noise: float, finger_dropout: float, generator: torch.Generator) -> Tensor:
-    """Adds noise to normalised observations and hides the joints of random fingers, alike over a window.
+    """Normalised observations (B, h, d) with noise and without the joints of random fingers, alike over a window.
 
     Args:
         observations: (B, h, d); with `finger_dropout` the first 28 of d are the joints in `hand.ACTION_NAMES` order.
         obs_noise: Standard deviation of the noise.
         finger_dropout: Probability that a finger is hidden: its inputs become 0, the middle of their range.
         generator: Source of randomness, on the device of the observations.
-
-    Returns:
-        New observations (B, h, d).
     """
     device = observations.device
     if obs_noise > 0:
@@ -193,9 +172,8 @@ def load_minari(dataset_id: str, obs_key: str | None) -> list[Episode]:
                 found = ", ".join(observations) if isinstance(observations, dict) else "an array"
                 raise DatasetError(f"observations of dataset {dataset_id!r} have no key {obs_key!r}; found {found}")
             observations = observations[obs_key]
-        # One observation more than actions: the one after the last action.
         actions = np.asarray(episode.actions)
-        episodes.append(Episode(obs=np.asarray(observations)[: len(actions)], action=actions))
+        episodes.append(Episode(obs=np.asarray(observations)[: len(actions)], action=actions))  # not the last one
     return episodes
 
 
@@ -223,14 +201,6 @@ def _checked(episodes: Sequence[Episode]) -> tuple[NDArray[np.float32], NDArray[
     return np.concatenate(arrays["obs"]), np.concatenate(arrays["action"])
 
 
-def _fingerprint(*arrays: NDArray[Any]) -> str:
-    """SHA-256 of the data."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def finger_inputs(fingers: Sequence[str], observation_size: int) -> NDArray[np.intp]:
     """Numbers of the inputs that hold the joint positions of some fingers.
 
@@ -239,5 +209,4 @@ def finger_inputs(fingers: Sequence[str], observation_size: int) -> NDArray[np.i
     """
     if fingers and observation_size < NUM_ACTIONS:
         raise UsageError(f"observations have {observation_size} numbers; expected at least the {NUM_ACTIONS} joints")
-    inputs = [np.arange(NUM_ACTIONS)[finger_slice(finger)] for finger in fingers]
-    return np.concatenate(inputs) if inputs else np.zeros(0, np.intp)
+    return np.concatenate([np.zeros(0, np.intp), *(np.arange(NUM_ACTIONS)[finger_slice(name)] for name in fingers)])

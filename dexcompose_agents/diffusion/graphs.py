@@ -28,17 +28,14 @@ class StaticFunction:
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self._function = function
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: tuple[Tensor, ...] = ()
-        self._output: Tensor | None = None
+        self._inputs: tuple[Tensor, ...]
+        self._output: Tensor
 
     # Plain tensors even if the caller is in inference mode: the buffers outlive the call.
     @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The function's value, as a tensor of its own.
-
-        Args:
-            *inputs: Tensors on one device, with the same shapes and types in every call.
+        """The function's value, as a tensor of its own; inputs are on one device, alike in shape and type at all calls.
 
         Raises:
             UsageError: If shapes are not those of the first call (CUDA only).
@@ -47,17 +44,15 @@ class StaticFunction:
         if device.type != "cuda":
             return self._function(*inputs)
         with torch.cuda.device(device):
-            if self._graph is None:
-                self._record(inputs)
+            graph = self._graph or self._record(inputs)
             for static, value in zip(self._inputs, inputs, strict=True):
                 if static.shape != value.shape:
                     raise UsageError(f"input has shape {tuple(value.shape)}; expected {tuple(static.shape)}")
                 static.copy_(value)
-            assert self._graph is not None and self._output is not None
-            self._graph.replay()
+            graph.replay()
             return self._output.clone()
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+    def _record(self, inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
         """Records the function on the current device."""
         self._inputs = tuple(value.clone() for value in inputs)
         side = torch.cuda.Stream()
@@ -66,7 +61,7 @@ class StaticFunction:
             for _ in range(_WARM_UPS):
                 self._function(*self._inputs)
         torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
             self._output = self._function(*self._inputs)
-        self._graph = graph
+        return self._graph

@@ -26,28 +26,15 @@ _BITS = 24
 
 
 def chunk_keys(seeds: Tensor, chunks: Tensor) -> Tensor:
-    """The key of each chunk's noise.
-
-    Args:
-        seeds: Seeds of the worlds, (n,), int64.
-        chunks: How many chunks each world has planned since it was seeded, (n,), int64.
-
-    Returns:
-        Keys (n,), int64.
-    """
+    """The key of each chunk's noise, (n,), int64, from the worlds' seeds and how many chunks each has planned (n,)."""
     return _fold(_fold(torch.full_like(seeds, _STREAM), seeds), chunks)
 
 
 def standard_normal(keys: Tensor, step: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers: a function of the key, the step and the place in `shape`, and of nothing else.
+    """Standard normal numbers (n, *shape), float32, at most 5.8 from zero.
 
-    Args:
-        keys: From `chunk_keys`, (n,).
-        step: Which noise of the chunk: 0 is where the chunk starts, k what its k-th denoising step adds.
-        shape: Shape of one chunk.
-
-    Returns:
-        Numbers (n, *shape), float32; at most 5.8 from zero.
+    They are a function of the key (n,), the step and the place in `shape`, and of nothing else. Step 0 is where the
+    chunk starts, step k what its k-th denoising step adds.
     """
     places = torch.arange(1, math.prod(shape) + 1, device=keys.device)
     bits = _mix(_fold(keys, step)[:, None] + places * _GOLDEN)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from dexcompose_agents.artefacts.shipped import policy_path
@@ -22,7 +22,7 @@ from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.diffusion.worlds import Selection, observations_of, seeds_of
 from dexcompose_agents.runtime.devices import find_device, one_thread, plain_torch
 from dexcompose_envs.artefacts import ArtefactError
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.checks import whole_number
 from dexcompose_envs.hand import FINGERS
 from dexcompose_envs.scene import model_hash_of
 
@@ -45,11 +45,7 @@ class BasePolicy(Protocol):
     def seed_envs(self, seeds: ArrayLike | Tensor, env_ids: ArrayLike | Tensor | None = None) -> None:
         """Seeds the noise of some worlds and starts a new episode there."""
 
-    @overload
-    def act(self, task_obs: Tensor, env_ids: ArrayLike | Tensor | None = None) -> Tensor: ...
-    @overload
-    def act(self, task_obs: ArrayLike, env_ids: ArrayLike | Tensor | None = None) -> NDArray[np.float32]: ...
-    def act(self, task_obs: Any, env_ids: Any = None) -> Any:
+    def act(self, task_obs: Any, env_ids: ArrayLike | Tensor | None = None) -> Any:
         """Normalised actions (n, 28) for the task observations (n, d) of some worlds, of the kind that came."""
 
     def hide_fingers(self, fingers: Iterable[str]) -> None:
@@ -67,10 +63,9 @@ class DiffusionPolicy:
     What a world does depends on its own observations and its own seed alone, never on its neighbours or their number:
     on the CPU to the last bit where the maths library is kind, to 1e-5 in any case (see `ChunkSampler`).
 
-    Arguments are NumPy arrays or torch tensors; actions are returned as what the observations came as, and where. How
-    worlds are named says `BasePolicy`. Name them by a mask, or not at all, and nothing is read back from a GPU but one
-    number per control step: how many worlds must plan. Values in CUDA tensors (NaN, negative seeds) are not checked,
-    which would be one more; numbers of worlds always are.
+    `BasePolicy` says what arguments are. Name worlds by a mask, or not at all, and nothing is read back from a GPU but
+    one number per control step: how many worlds must plan. Values in CUDA tensors (NaN, negative seeds) are not
+    checked, which would be one more; numbers of worlds always are.
 
     Args:
         tensors: Weights by name.
@@ -103,13 +98,12 @@ class DiffusionPolicy:
             self._observed = Normalizer.from_dict(manifest["observation_normalizer"]).to(self.device)
             self._acted = Normalizer.from_dict(manifest["action_normalizer"]).to(self.device)
             self._finger_dropout = float(manifest["config"]["finger_dropout"])
+            self.observation_size, self.action_size = len(self._observed.center), len(self._acted.center)
             network = FilmUnet(self.action_size, self.observation_size * self.config.observation_horizon, self.config)
             network.load_state_dict(dict(tensors))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ArtefactError(
-                f"weights and manifest of the diffusion policy don't fit together ({reason})"
-            ) from error
+            raise ArtefactError(f"weights and manifest of the policy don't fit together ({reason})") from error
         self.manifest, self.weights_hash = dict(manifest), weights_hash(tensors)
         with torch.autocast(self.device.type, enabled=False):
             self._sampler = ChunkSampler(
@@ -119,28 +113,10 @@ class DiffusionPolicy:
         self.hide_fingers(())
         self.reset(1)
 
-    @property
-    def observation_size(self) -> int:
-        """Numbers per observation."""
-        return self._observed.size
-
-    @property
-    def action_size(self) -> int:
-        """Numbers per action."""
-        return self._acted.size
-
-    @property
-    def num_envs(self) -> int:
-        """Number of worlds."""
-        return len(self._fresh)
-
     def hide_fingers(self, fingers: Iterable[str]) -> None:
-        """Hides the joint positions of some fingers, those that another skill owns, until it is called again.
+        """Hides the joints of some `hand.FINGERS`, those that another skill owns, until it is called again.
 
         Only a policy trained with `finger_dropout` has learned to act without them; any other goes on reading them.
-
-        Args:
-            fingers: Names of `hand.FINGERS`; empty shows all again.
         """
         if self._finger_dropout == 0.0:
             fingers = ()
@@ -154,25 +130,18 @@ class DiffusionPolicy:
     @plain_torch()
     def reset(self, num_envs: int) -> None:
         """Starts afresh with `num_envs` worlds, seeded 0, 1, 2, ... until `seed_envs` says otherwise."""
-        if num_envs < 1:
-            raise UsageError(f"num_envs is {num_envs}; expected at least 1")
-        config = self.config
+        config, num_envs = self.config, whole_number("num_envs", num_envs)
         self._history = torch.zeros(num_envs, config.observation_horizon, self.observation_size, device=self.device)
         self._chunk = torch.zeros(num_envs, config.execute_steps, self.action_size, device=self.device)
         self._fresh = torch.ones(num_envs, dtype=torch.bool, device=self.device)
-        numbers = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self._position = numbers.clone()  # of the next action in the chunk
-        self._end = numbers.clone()  # where the world plans again
-        self._seeds, self._planned = torch.arange(num_envs, device=self.device), numbers  # chunks since it was seeded
+        self._seeds = torch.arange(num_envs, device=self.device)
+        self._position = torch.zeros_like(self._seeds)  # of the next action in the chunk
+        self._end = torch.zeros_like(self._seeds)  # where the world plans again
+        self._planned = torch.zeros_like(self._seeds)  # chunks since it was seeded
 
     @torch.inference_mode(False)
     def seed_envs(self, seeds: ArrayLike | Tensor, env_ids: ArrayLike | Tensor | None = None) -> None:
-        """Seeds the noise of some worlds and starts a new episode there.
-
-        Args:
-            seeds: One whole number from 0 to 2**63 - 1 per world, (n,).
-            env_ids: The worlds, by numbers (n,) or as a mask (N,) with n = N; None means all.
-        """
+        """Seeds the noise of some worlds, one number from 0 to 2**63 - 1 each, and starts a new episode there."""
         worlds = self._worlds(env_ids)
         values = worlds.spread(seeds_of(seeds, worlds).to(self.device))
         self._seeds = torch.where(worlds.mask, values, self._seeds)
@@ -184,23 +153,14 @@ class DiffusionPolicy:
         """Starts a new episode in some worlds: history and chunk are forgotten, the noise goes on where it was."""
         self._fresh = self._fresh | self._worlds(env_ids).mask
 
-    @overload
-    def act(self, task_obs: Tensor, env_ids: ArrayLike | Tensor | None = None) -> Tensor: ...
-    @overload
-    def act(self, task_obs: ArrayLike, env_ids: ArrayLike | Tensor | None = None) -> NDArray[np.float32]: ...
     @torch.inference_mode(False)
     @torch.no_grad()
-    def act(self, task_obs: Any, env_ids: Any = None) -> Any:
-        """Actions for one control step.
+    def act(self, task_obs: Any, env_ids: ArrayLike | Tensor | None = None) -> Any:
+        """Actions for one control step: normalised position targets (n, 28), float32, as the demonstrations had.
 
         Args:
-            task_obs: Task observations of the worlds, (n, d).
-            env_ids: The worlds that act, by numbers, each at most once, (n,), or as a mask (N,) with n = N; None means
-                all. The others stand still.
-
-        Returns:
-            Normalised position targets (n, 28), float32, within the range of the demonstrations; under a mask, the rows
-            of the others mean nothing. A torch tensor on the device of `task_obs` if that is one, else a NumPy array.
+            task_obs: Task observations of the worlds, (n, d). Actions are torch tensors on its device if it is one.
+            env_ids: The worlds that act, each at most once; the others stand still.
 
         Raises:
             ValueError: If the shape is wrong or a number is not finite (not checked in CUDA tensors).
@@ -244,35 +204,21 @@ class DiffusionPolicy:
         return normalized.masked_fill(self._hidden, 0.0)
 
     def _worlds(self, env_ids: ArrayLike | Tensor | None) -> Selection:
-        return Selection.of(env_ids, self.num_envs, self.device)
+        return Selection.of(env_ids, len(self._fresh), self.device)
 
 
-def load_policy(
-    skill: str,
-    *,
-    scheduler: SchedulerName = "ddim",
-    num_inference_steps: int | None = None,
-    path: str | Path | None = None,
-    device: str | torch.device = "cpu",
-    precision: Precision = "float32",
-) -> DiffusionPolicy:
+def load_policy(skill: str, *, path: str | Path | None = None, **options: Any) -> DiffusionPolicy:
     """Loads the base policy of a skill, as shipped or from a file.
 
     Args:
         skill: Name of the skill, e.g. "PushButton".
-        scheduler: `ddim` or `ddpm`.
-        num_inference_steps: Denoising steps; None takes the network's default (ddim) or all (ddpm).
         path: Weight file; None takes the one in `shipped.pretrained_folder()`, as a rule the one that ships.
-        device: Torch device on which the policy computes and keeps its state.
-        precision: Arithmetic of the network; `bfloat16` is for GPUs.
+        **options: `scheduler`, `num_inference_steps`, `device` and `precision` of `DiffusionPolicy`.
 
     Raises:
-        ValueError: If skill, scheduler, number of steps, device or precision are not possible.
+        ValueError: If skill or options are not possible.
         ArtefactError: If there are no weights, or they are damaged, or of another skill or physics model.
     """
-    expected = {"skill": skill, "model_hash": model_hash_of(skill)}
-    tensors, manifest = load_weights(policy_path(skill) if path is None else path, KIND, **expected)
-    return DiffusionPolicy(
-        tensors, manifest, scheduler=scheduler, num_inference_steps=num_inference_steps, device=device,
-        precision=precision,
-    )  # fmt: skip
+    model_hash = model_hash_of(skill)
+    file = policy_path(skill) if path is None else path
+    return DiffusionPolicy(*load_weights(file, KIND, skill=skill, model_hash=model_hash), **options)

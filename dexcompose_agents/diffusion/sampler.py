@@ -13,7 +13,7 @@ from dexcompose_agents.diffusion.graphs import StaticFunction
 from dexcompose_agents.diffusion.noise import chunk_keys, standard_normal
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.runtime.devices import one_thread
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.checks import one_of, require
 
 SchedulerName = Literal["ddim", "ddpm"]
 BLOCK = 16
@@ -34,7 +34,7 @@ def make_scheduler(name: SchedulerName, config: NetworkConfig) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    _check_known("scheduler", name, get_args(SchedulerName))
+    one_of("scheduler", name, get_args(SchedulerName))
     settings = {
         "num_train_timesteps": config.diffusion_steps, "beta_schedule": "squaredcos_cap_v2", "clip_sample": True,
         "prediction_type": config.prediction,
@@ -79,17 +79,15 @@ class ChunkSampler:
         self._device = next(network.parameters()).device
         self._block = CUDA_BLOCK if self._device.type == "cuda" else BLOCK
         self._shape = (config.action_horizon, action_size)
-        _check_known("precision", precision, get_args(Precision))
-        _check_known("scheduler", scheduler, get_args(SchedulerName))
-        self._precision = precision
+        self._precision = one_of("precision", precision, get_args(Precision))
+        one_of("scheduler", scheduler, get_args(SchedulerName))
         if inference_steps is None:
             inference_steps = config.inference_steps if scheduler == "ddim" else config.diffusion_steps
         config.check_inference_steps(inference_steps)
         self._adds_noise = scheduler == "ddpm"
-        if self._adds_noise and inference_steps != config.diffusion_steps:
-            raise UsageError(f"inference_steps is {inference_steps}; expected {config.diffusion_steps} (all) with ddpm")
-        self.inference_steps = inference_steps
-        # Also for ddpm, whose own scheduler would draw the noise itself: see `_update`.
+        good = not self._adds_noise or inference_steps == config.diffusion_steps
+        require(good, "inference_steps", inference_steps, f"{config.diffusion_steps} (all) with ddpm")
+        # Also for ddpm, whose own scheduler would draw the noise itself.
         self._scheduler = make_scheduler("ddim", config)
         self._scheduler.set_timesteps(inference_steps)
         self._timesteps: list[int] = self._scheduler.timesteps.tolist()
@@ -98,15 +96,12 @@ class ChunkSampler:
         self._sample_block = StaticFunction(self._denoised)
 
     def __call__(self, observations: Tensor, seeds: Tensor, chunks: Tensor) -> Tensor:
-        """Samples n chunks; reads nothing back from the device.
+        """Samples n normalised chunks, (n, action_horizon, action_size); reads nothing back from the device.
 
         Args:
             observations: Flattened normalised observation histories, (n, d).
             seeds: Seed of each chunk's world, (n,), int64.
             chunks: Number of the chunk in its world's life, (n,), int64.
-
-        Returns:
-            Normalised chunks, (n, action_horizon, action_size).
         """
         count = len(observations)
         if count == 0:
@@ -125,26 +120,18 @@ class ChunkSampler:
         sample = standard_normal(keys, 0, self._shape)
         with self._arithmetic():
             film = self._network.modulate_by_observation(observations)
+        options: dict[str, Any] = {}
         for number, (timestep, step_film) in enumerate(zip(self._timesteps, self._films, strict=True), start=1):
             with self._arithmetic():
                 predicted = self._network.denoise(sample, film + step_film)
-            noise = standard_normal(keys, number, self._shape) if self._adds_noise else None
-            sample = self._update(predicted.float(), timestep, sample, noise)
+            if self._adds_noise:  # DDPM is DDIM over all steps with eta = 1 (Song et al., 2021)
+                noise = standard_normal(keys, number, self._shape)
+                options = {"eta": 1.0, "use_clipped_model_output": True, "variance_noise": noise}
+            sample = self._scheduler.step(predicted.float(), timestep, sample, **options).prev_sample
         return sample
-
-    def _update(self, predicted: Tensor, timestep: int, sample: Tensor, noise: Tensor | None) -> Tensor:
-        """One denoising step; with noise it is DDPM's: DDIM over all steps with eta = 1 (Song et al., 2021)."""
-        stochastic = {} if noise is None else {"eta": 1.0, "use_clipped_model_output": True, "variance_noise": noise}
-        updated: Tensor = self._scheduler.step(predicted, timestep, sample, **stochastic).prev_sample
-        return updated
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         """The network's precision; no cache of converted weights, which may be freed under a recording."""
         if self._precision == "float32":
             return nullcontext()
         return torch.autocast(self._device.type, torch.bfloat16, cache_enabled=False)
-
-
-def _check_known(what: str, name: str, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise UsageError(f"{what} is {name!r}; expected one of {', '.join(known)}")

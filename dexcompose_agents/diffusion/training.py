@@ -22,7 +22,7 @@ from dexcompose_agents.diffusion.sampler import make_scheduler
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.runtime.devices import find_device, plain_torch, tensor_cores
 from dexcompose_agents.runtime.interrupts import Paused, interrupt_flag
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.checks import require
 from dexcompose_envs.hand import FINGERS
 
 KIND = "diffusion_policy"
@@ -31,14 +31,6 @@ _LOSS_INTERVAL = 50
 """Steps between two readings of the loss, for which a GPU has to finish all that it was told to do."""
 _OF_THE_MACHINE = frozenset({"checkpoint_minutes", "device"})
 """Settings that may change when a run is resumed."""
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C came or this call's time was up; the state was saved, and the message says where."""
-
-
-class TrainingPaused(TrainingInterrupted, Paused):
-    """This call's time was up."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +86,11 @@ def train(
     Raises:
         DatasetError: If the demonstrations can't be used.
         ArtefactError: If the saved state is damaged or belongs to other settings, skills or demonstrations.
-        TrainingInterrupted: After Ctrl-C or `max_minutes` (`TrainingPaused`), with the state saved.
+        KeyboardInterrupt: After Ctrl-C or `max_minutes` (`Paused`), with the state saved; the message says where.
         UsageError: If `config.device` is not there, or `max_minutes` is not positive.
     """
     started = time.monotonic()
-    if max_minutes is not None and not max_minutes > 0:
-        raise UsageError(f"max_minutes is {max_minutes!r}; expected minutes > 0 or None")
+    require(max_minutes is None or max_minutes > 0, "max_minutes", max_minutes, "minutes > 0 or None")
     out = Path(out)
     device = find_device(config.device)
     with plain_torch():
@@ -116,7 +107,7 @@ def train(
             time_is_up = max_minutes is not None and time.monotonic() - started >= 60 * max_minutes
             if interrupted.is_set() or (time_is_up and run.fraction < 1):
                 run.save(checkpoint)
-                stopped = TrainingInterrupted if interrupted.is_set() else TrainingPaused
+                stopped = KeyboardInterrupt if interrupted.is_set() else Paused
                 raise stopped(
                     f"stopped at step {run.step} of {config.steps}; state saved in {checkpoint}, "
                     "the same call resumes there"
@@ -125,7 +116,7 @@ def train(
                 run.save(checkpoint)
                 saved = time.monotonic()
     manifest = {**(provenance or {}), **run.manifest()}
-    save_weights(out, run.averaged_weights(), manifest)
+    save_weights(out, run.averaged.state_dict(), manifest)
     checkpoint.unlink(missing_ok=True)
     return manifest
 
@@ -146,17 +137,15 @@ class _Run:
         self.config, self.step, self.loss, self._minutes = config, 0, 1.0, 0.0
         settings = {name: value for name, value in config.to_dict().items() if name not in _OF_THE_MACHINE}
         self._identity = {"made_from": {**provenance, "data": dataset.fingerprint}, "config": settings}
-        sizes = (dataset.observation_normalizer.size, dataset.action_normalizer.size)
+        sizes = len(dataset.observation_normalizer.center), len(dataset.action_normalizer.center)
         if config.finger_dropout > 0:
             finger_inputs(FINGERS, sizes[0])
         self._device = device
         self._dataset = dataset.to(device)
         self._network = new_network(*sizes, config.network, config.seed).to(device).train()
-        self._averaged = copy.deepcopy(self._network).requires_grad_(False)
-        parameters = self._network.parameters()
-        self._optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.averaged = copy.deepcopy(self._network).requires_grad_(False)
+        weights, decay = self._network.parameters(), config.weight_decay
+        self._optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=decay, fused=True)
         self._scheduler = make_scheduler("ddpm", config.network)
         self._generator = torch.Generator(device).manual_seed(config.seed)
         self._learning_rate = 0.0
@@ -165,8 +154,7 @@ class _Run:
     @property
     def fraction(self) -> float:
         """Share of the budget that is used up."""
-        limit = self.config.time_limit
-        by_time = self._minutes / limit if limit is not None else 0.0
+        by_time = self._minutes / (self.config.time_limit or math.inf)
         return min(1.0, max(self.step / self.config.steps, by_time))
 
     def advance(self) -> None:
@@ -176,9 +164,8 @@ class _Run:
         noisy = self._scheduler.add_noise(actions, noise, steps)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             predicted = self._network(noisy, steps, observations)
-        loss = torch.nn.functional.mse_loss(
-            predicted.float(), actions if config.network.prediction == "sample" else noise
-        )
+        target = actions if config.network.prediction == "sample" else noise
+        loss = torch.nn.functional.mse_loss(predicted.float(), target)
         self._optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), config.gradient_clip)
@@ -198,10 +185,6 @@ class _Run:
         return TrainingProgress(
             self.step, self.config.steps, self.loss, self._learning_rate, self._minutes, self.fraction
         )
-
-    def averaged_weights(self) -> dict[str, Tensor]:
-        """The averaged weights by name."""
-        return self._averaged.state_dict()
 
     def manifest(self) -> dict[str, Any]:
         """What made the weights, and what a policy needs besides them."""
@@ -227,7 +210,7 @@ class _Run:
             "loss": self._smoothed_loss.item(),
             "minutes": self._minutes,
             "network": self._network.state_dict(),
-            "averaged": self._averaged.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "generator_device": self._device.type,
@@ -240,7 +223,7 @@ class _Run:
         self.step, self.loss, self._minutes = state["step"], state["loss"], state["minutes"]
         self._smoothed_loss.fill_(self.loss)
         self._network.load_state_dict(state["network"])
-        self._averaged.load_state_dict(state["averaged"])
+        self.averaged.load_state_dict(state["averaged"])
         self._optimizer.load_state_dict(state["optimizer"])
         if state["generator_device"] == self._device.type:
             self._generator.set_state(state["generator"])
@@ -270,4 +253,4 @@ class _Run:
         """Moves the averaged weights towards the current ones, the less the longer training has lasted."""
         decay = min(self.config.ema_decay, 1 - (1 + self.step) ** -self.config.ema_power)
         current = [value.detach() for value in self._network.parameters()]
-        torch._foreach_lerp_([*self._averaged.parameters()], current, 1 - decay)
+        torch._foreach_lerp_([*self.averaged.parameters()], current, 1 - decay)

@@ -16,11 +16,7 @@ from dexcompose_agents.diffusion.config import NetworkConfig
 
 
 class StepEmbedding(nn.Module):
-    """Sinusoidal embedding of the diffusion step, followed by a two-layer network.
-
-    Args:
-        size: Number of outputs; even, at least 4.
-    """
+    """Sinusoidal embedding of the diffusion step, followed by a two-layer network; size is even, at least 4."""
 
     frequencies: Tensor
 
@@ -54,7 +50,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int, groups: int) -> None:
         super().__init__()
-        self.film_size = 2 * channels_out
+        self.channels_out = channels_out
         self.first = ConvBlock(channels_in, channels_out, kernel_size, groups)
         self.second = ConvBlock(channels_out, channels_out, kernel_size, groups)
         same = channels_in == channels_out
@@ -77,10 +73,7 @@ class FilmUnet(nn.Module):
     modulations of all blocks from the two. That layer is kept as one matrix per embedding, whose products are added,
     so that a sampler computes the observations' share once per chunk instead of once per denoising step.
 
-    Args:
-        action_size: Numbers per action.
-        observation_size: Numbers in the flattened observation history.
-        config: Widths and sizes.
+    `observation_size` counts the numbers in the flattened observation history.
     """
 
     def __init__(self, action_size: int, observation_size: int, config: NetworkConfig) -> None:
@@ -99,13 +92,12 @@ class FilmUnet(nn.Module):
             return [ResidualBlock(size, channels_out, config.kernel_size, config.groups) for size in inputs]
 
         upward = widths[::-1]
-        levels = [level(a, b) for a, b in pairwise((action_size * fold, *widths))]
-        levels += [level(widths[-1], widths[-1])]
+        levels = [level(a, b) for a, b in pairwise((action_size * fold, *widths, widths[-1]))]
         levels += [level(2 * a, b) for a, b in pairwise(upward)]
         self.levels = nn.ModuleList(nn.ModuleList(blocks) for blocks in levels)
         self.shrink = nn.ModuleList(nn.Conv1d(w, w, 3, stride=2, padding=1) for w in widths[:-1])
         self.grow = nn.ModuleList(nn.ConvTranspose1d(w, w, 4, stride=2, padding=1) for w in upward[1:])
-        self.film_sizes = [block.film_size for blocks in levels for block in blocks]
+        self.film_sizes = [2 * block.channels_out for blocks in levels for block in blocks]
         self.film_step = nn.Linear(config.step_embedding_size, sum(self.film_sizes))
         self.film_observation = nn.Linear(config.observation_embedding_size, sum(self.film_sizes), bias=False)
         self.head = nn.Sequential(
@@ -114,15 +106,9 @@ class FilmUnet(nn.Module):
         )
 
     def forward(self, noisy_actions: Tensor, step: Tensor, observation: Tensor) -> Tensor:
-        """Predicts the clean chunk or the noise.
+        """The prediction, (B, H, action_size), for noisy actions of that shape, diffusion steps (B,) and observations.
 
-        Args:
-            noisy_actions: (B, H, action_size), H a multiple of `fold * 2 ** (len(widths) - 1)`.
-            step: Diffusion step of each sample, (B,), integer.
-            observation: Flattened observation history, (B, observation_size).
-
-        Returns:
-            The prediction, (B, H, action_size).
+        H is a multiple of `fold * 2 ** (len(widths) - 1)`; observations are (B, observation_size).
         """
         return self.denoise(noisy_actions, self.modulate_by_step(step) + self.modulate_by_observation(observation))
 
@@ -148,17 +134,11 @@ class FilmUnet(nn.Module):
                 x = torch.cat([x, skips.pop()], dim=1)
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, next(films))
+            if index <= depth:
+                skips.append(x)
             if index < depth:
-                skips.append(x)
                 x = self.shrink[index](x)
-            elif index == depth:
-                skips.append(x)
             elif index > depth + 1:
                 x = self.grow[index - depth - 2](x)
         predicted: Tensor = self.head(x)
         return predicted.transpose(1, 2).reshape(batch, horizon, size)
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of trainable numbers in `module`."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -9,9 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from dexcompose_envs.checks import LARGEST_SEED
 from dexcompose_envs.errors import UsageError
-
-LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Selection:
 
     @property
     def rows(self) -> int:
-        """Rows of what belongs to the worlds: n if they were named by numbers, else N."""
+        """Rows of what belongs to the worlds."""
         return len(self.mask if self.ids is None else self.ids)
 
     def spread(self, rows: Tensor) -> Tensor:
@@ -60,7 +59,7 @@ class Selection:
         return rows if self.ids is None else rows[self.ids]
 
     def first_bad_row(self, bad: Tensor) -> int | None:
-        """The first of the caller's rows that is bad and counts, None if there is none; bad (rows,) is on the CPU."""
+        """The first of the caller's rows that is bad and counts; bad (rows,) is on the CPU."""
         if bad.any() and self.ids is None:
             bad = bad & self.mask.cpu()
         return int(bad.nonzero()[0]) if bad.any() else None
@@ -89,18 +88,15 @@ def seeds_of(seeds: ArrayLike | Tensor, worlds: Selection) -> Tensor:
     Raises:
         UsageError: If they are not as many as expected, not whole numbers, or (on the CPU) out of range.
     """
-    given = seeds.reshape(-1) if isinstance(seeds, Tensor) else _whole_numbers(seeds)
+    if isinstance(seeds, Tensor):
+        given = seeds.reshape(-1)
+    else:
+        array = np.asarray(seeds).reshape(-1)
+        whole = array.size == 0 or (array.dtype.kind in "iu" and int(array.max()) <= LARGEST_SEED)
+        given = torch.from_numpy(array.astype(np.int64 if whole else np.float64))
     good = len(given) == worlds.rows and not given.is_floating_point()
     if good and given.device.type != "cuda":
         good = worlds.first_bad_row((given < 0).cpu()) is None
     if not good:
         raise UsageError(f"seeds are {given.tolist()}; expected {worlds.rows} whole numbers >= 0, one per world")
     return given.long()
-
-
-def _whole_numbers(values: ArrayLike) -> Tensor:
-    """A flat tensor: int64 if that holds the values exactly, else a floating-point one."""
-    array = np.asarray(values).reshape(-1)
-    # An empty list is an array of floats.
-    fits = array.size == 0 or (array.dtype.kind in "iu" and int(array.max()) <= LARGEST_SEED)
-    return torch.from_numpy(array.astype(np.int64 if fits else np.float64))

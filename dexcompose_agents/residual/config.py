@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from dexcompose_agents.rl.config import PPOConfig, require
+from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.learners import LearnerName, find_learner
 from dexcompose_agents.runtime.compute import GPU_PRESETS, PRESETS
-from dexcompose_envs.checks import one_of, whole_number
+from dexcompose_envs.checks import one_of, require, whole_number
 from dexcompose_envs.physics import BACKENDS
 from dexcompose_envs.skills import make_interaction
 

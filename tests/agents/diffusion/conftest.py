@@ -22,7 +22,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """Weight file and manifest of the toy skill, trained for real."""
-    from dexcompose_agents.diffusion import train
+    from dexcompose_agents.diffusion.training import train
     from dexcompose_envs.scene import model_hash_of
 
     path = tmp_path_factory.mktemp("toy") / "PushButton.safetensors"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexcompose_agents.artefacts.weights import ArtefactError, load_weights, save_weights
-from dexcompose_agents.diffusion import BasePolicy, DiffusionPolicy, load_policy, train
-from dexcompose_agents.diffusion.training import KIND
+from dexcompose_agents.diffusion.policy import BasePolicy, DiffusionPolicy, load_policy
+from dexcompose_agents.diffusion.training import KIND, train
 
 
 @pytest.fixture(scope="module")

@@ -151,9 +151,9 @@ def test_schedule_is_the_papers():
 
 
 def test_unknown_scheduler_precision_and_steps():
-    with pytest.raises(ValueError, match="precision is 'int4'; expected one of float32, bfloat16"):
+    with pytest.raises(ValueError, match="unknown precision 'int4'; expected one of float32, bfloat16"):
         small_sampler(precision="int4")
-    with pytest.raises(ValueError, match="scheduler is 'euler'; expected one of ddim, ddpm"):
+    with pytest.raises(ValueError, match="unknown scheduler 'euler'; expected one of ddim, ddpm"):
         make_scheduler("euler", SMALL)
     with pytest.raises(ValueError, match=r"expected 100 \(all\) with ddpm"):
         ChunkSampler(FilmUnet(28, 70, SMALL), SMALL, 28, scheduler="ddpm", inference_steps=10)

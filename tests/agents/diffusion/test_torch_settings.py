@@ -8,8 +8,8 @@ import torch
 from diffusion_toy import QUICK, episodes, rollout
 
 from dexcompose_agents.artefacts.weights import load_weights
-from dexcompose_agents.diffusion import load_policy, train
-from dexcompose_agents.diffusion.training import KIND
+from dexcompose_agents.diffusion.policy import load_policy
+from dexcompose_agents.diffusion.training import KIND, train
 
 
 @contextmanager

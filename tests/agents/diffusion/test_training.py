@@ -8,9 +8,8 @@ from diffusion_toy import NETWORK, QUICK, TRAINING, Operations, episodes
 
 from dexcompose_agents.artefacts.checkpoints import load_state, save_state
 from dexcompose_agents.artefacts.weights import load_weights
-from dexcompose_agents.diffusion import TrainingInterrupted, train
 from dexcompose_agents.diffusion.dataset import WindowDataset
-from dexcompose_agents.diffusion.training import KIND, _Run, new_network
+from dexcompose_agents.diffusion.training import KIND, _Run, new_network, train
 from dexcompose_envs import artefacts
 from dexcompose_envs.artefacts import ArtefactError
 
@@ -36,7 +35,7 @@ def uninterrupted(tmp_path_factory):
 def stopped(tmp_path):
     """A run that Ctrl-C stopped at step 5 of 12."""
     with pytest.raises(
-        TrainingInterrupted, match=r"stopped at step 5 of 12; state saved in .*w\.v2\.safetensors\.checkpoint"
+        KeyboardInterrupt, match=r"stopped at step 5 of 12; state saved in .*w\.v2\.safetensors\.checkpoint"
     ):
         train(EPISODES, QUICK, tmp_path / "w.v2.safetensors", progress=interrupt_at(5))
     return tmp_path / "w.v2.safetensors"
@@ -70,7 +69,7 @@ def test_a_run_in_pieces_ends_as_one_in_one_go(tmp_path, uninterrupted):
         try:
             train(EPISODES, QUICK, path, max_minutes=1e-9)
             break
-        except TrainingInterrupted as stopped:
+        except KeyboardInterrupt as stopped:
             pieces += 1
             assert f"stopped at step {pieces} of 12" in str(stopped)
             assert "the same call resumes there" in str(stopped)
@@ -118,7 +117,7 @@ def test_the_device_is_waited_for_every_fifty_steps_only(tmp_path):
 def test_cuda_trains_in_bfloat16_and_the_cpu_goes_on(tmp_path):
     path = tmp_path / "w.safetensors"
     config = dataclasses.replace(TRAINING, device="cuda", precision="bfloat16")
-    with pytest.raises(TrainingInterrupted):
+    with pytest.raises(KeyboardInterrupt):
         train(EPISODES, config, path, progress=interrupt_at(600))
     assert train(EPISODES, dataclasses.replace(config, device="cpu"), path)["final_loss"] < 0.05
     assert torch.get_float32_matmul_precision() == "highest"
@@ -155,7 +154,7 @@ def test_ctrl_c_handler_is_given_back(tmp_path):
 
     before = signal.signal(signal.SIGINT, mine)
     try:
-        with pytest.raises(TrainingInterrupted):
+        with pytest.raises(KeyboardInterrupt):
             train(EPISODES, QUICK, tmp_path / "w.safetensors", progress=interrupt_at(2))
         assert signal.getsignal(signal.SIGINT) is mine
     finally:
@@ -186,7 +185,7 @@ def test_averaging_by_hand(change, expected):
         for parameter in run._network.parameters():
             parameter.data.fill_(value)
         run._average()
-    for name, value in run.averaged_weights().items():
+    for name, value in run.averaged.state_dict().items():
         torch.testing.assert_close(value, torch.full_like(value, expected), msg=name)
 
 
@@ -261,7 +260,7 @@ def test_finger_dropout_needs_the_joints(tmp_path):
     [
         ({"steps": 0}, "steps is 0"),
         ({"finger_dropout": 1.5}, "finger_dropout is 1.5"),
-        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"precision": "int4"}, "unknown precision 'int4'"),
         ({"time_limit": -1.0}, "time_limit is -1.0"),
     ],
 )

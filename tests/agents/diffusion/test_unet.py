@@ -3,13 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from dexcompose_agents.diffusion.config import (
-    NetworkConfig,
-    compact_network,
-    paper_network,
-    preset,
-)
-from dexcompose_agents.diffusion.unet import FilmUnet, StepEmbedding, count_parameters
+from dexcompose_agents.diffusion.config import NetworkConfig, preset
+from dexcompose_agents.diffusion.unet import FilmUnet, StepEmbedding
 from dexcompose_agents.runtime.compute import PRESETS
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import make_skill, skill_names
@@ -34,11 +29,14 @@ def test_every_weight_gets_a_gradient():
 
 
 def test_compact_network_fits_into_three_megabytes_and_paper_network_is_large():
-    assert 2 * count_parameters(FilmUnet(28, 2 * 37, compact_network())) < 2.9e6
-    with torch.device("meta"):
-        paper = FilmUnet(28, 2 * 35, paper_network())
-    assert paper_network().widths == (256, 512, 1024)
-    assert 50e6 < count_parameters(paper) < 100e6
+    def count_weights(name, observation_size):
+        with torch.device("meta"):
+            network = FilmUnet(28, 2 * observation_size, preset(name).network)
+        return sum(parameter.numel() for parameter in network.parameters())
+
+    assert 2 * count_weights("cpu", 37) < 2.9e6
+    assert preset("paper").network.widths == (256, 512, 1024)
+    assert 50e6 < count_weights("paper", 35) < 100e6
 
 
 def test_step_embedding_starts_with_the_plain_sinusoids():

@@ -3,7 +3,7 @@
 import numpy as np
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dexcompose_agents.diffusion import NetworkConfig, TrainingConfig
+from dexcompose_agents.diffusion.config import NetworkConfig, TrainingConfig
 
 STEP = 0.1
 NETWORK = NetworkConfig(

@@ -14,8 +14,10 @@ import torch
 from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stabiliser_path
 from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.attribution.selectors import Selection
-from dexcompose_agents.diffusion import DiffusionPolicy, Episode, preset, train
-from dexcompose_agents.diffusion.training import KIND
+from dexcompose_agents.diffusion.config import preset
+from dexcompose_agents.diffusion.dataset import Episode
+from dexcompose_agents.diffusion.policy import DiffusionPolicy
+from dexcompose_agents.diffusion.training import KIND, train
 from dexcompose_agents.methods import CompositionMethod, CompositionSpec, make_method
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_size

@@ -11,7 +11,7 @@ import pytest
 from dexcompose_agents import cli
 from dexcompose_agents.artefacts.shipped import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
 from dexcompose_agents.artefacts.weights import load_weights
-from dexcompose_agents.diffusion import load_policy
+from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.methods.registry import make_method
 from dexcompose_agents.stages import base, train_all
