@@ -120,15 +120,18 @@ class ChunkSampler:
         sample = standard_normal(keys, 0, self._shape)
         with self._arithmetic():
             film = self._network.modulate_by_observation(observations)
-        options: dict[str, Any] = {}
         for number, (timestep, step_film) in enumerate(zip(self._timesteps, self._films, strict=True), start=1):
             with self._arithmetic():
                 predicted = self._network.denoise(sample, film + step_film)
-            if self._adds_noise:  # DDPM is DDIM over all steps with eta = 1 (Song et al., 2021)
-                noise = standard_normal(keys, number, self._shape)
-                options = {"eta": 1.0, "use_clipped_model_output": True, "variance_noise": noise}
-            sample = self._scheduler.step(predicted.float(), timestep, sample, **options).prev_sample
+            noise = standard_normal(keys, number, self._shape) if self._adds_noise else None
+            sample = self._update(predicted.float(), timestep, sample, noise)
         return sample
+
+    def _update(self, predicted: Tensor, timestep: int, sample: Tensor, noise: Tensor | None) -> Tensor:
+        """One denoising step; with noise it is DDPM's: DDIM over all steps with eta = 1 (Song et al., 2021)."""
+        stochastic = {} if noise is None else {"eta": 1.0, "use_clipped_model_output": True, "variance_noise": noise}
+        updated: Tensor = self._scheduler.step(predicted, timestep, sample, **stochastic).prev_sample
+        return updated
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         """The network's precision; no cache of converted weights, which may be freed under a recording."""

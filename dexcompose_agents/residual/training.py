@@ -51,7 +51,7 @@ def train_stabiliser(
 
     Raises:
         FileError: If `out` belongs to another training.
-        TrainingPaused: After `max_minutes`; the same call goes on from there.
+        Paused: After `max_minutes`; the same call goes on from there.
     """
     task = StabiliserTask(skill, config, **env_options)
     identity = {"trains": "stabiliser", "skill": skill, "options": _plain(env_options)}
@@ -90,7 +90,7 @@ def train_residual_b(
     Raises:
         UsageError: If the stabiliser is another skill's.
         FileError: If `out` belongs to another training.
-        TrainingPaused: After `max_minutes`; the same call goes on from there.
+        Paused: After `max_minutes`; the same call goes on from there.
     """
     if stabiliser is not None and stabiliser.skill != parse_pair(pair)[0]:
         raise UsageError(f"the stabiliser is {stabiliser.skill}'s; expected that of {parse_pair(pair)[0]}")

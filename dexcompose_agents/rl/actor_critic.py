@@ -26,12 +26,7 @@ class ActorCritic(nn.Module):
     at the start, so that the mean residual is exactly zero; the log standard deviation is a free parameter. Whoever
     executes u bounds it as `bound * tanh(u)` (Eqs. 7 and 10). The value head predicts normalised returns, so that the
     value loss does not drown the policy's gradient in the shared trunk, whatever the reward's unit.
-
-    Args:
-        observation_size: Number of observation components d.
-        action_size: Number of residual components k.
-        hidden: Widths of the hidden layers.
-        initial_log_std: Log standard deviation at the start.
+    `PPOConfig` says what `hidden` and `initial_log_std` are.
     """
 
     return_mean: Tensor
@@ -90,10 +85,6 @@ class ActorCritic(nn.Module):
         self.value_layer.weight.mul_(old_scale / self.return_std)
         self.value_layer.bias.copy_((self.value_layer.bias * old_scale + old_mean - self.return_mean) / self.return_std)
 
-    def mean(self, observation: Tensor) -> Tensor:
-        """Mean residual (..., k), the deterministic policy."""
-        return self.forward(observation)[0]
-
     def sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """Draws residuals (..., k) around their means (..., k)."""
         noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=torch.float32)
@@ -112,11 +103,8 @@ class ActorCritic(nn.Module):
         """Writes weights and observation normaliser to a half-precision file.
 
         The normaliser's mean is stored as the sum of two half-precision numbers, since a component may vary by far
-        less than its mean; the standard deviation instead of the variance, which could underflow.
-
-        Args:
-            path: File to write.
-            manifest: What made the weights; the network's sizes are added to it.
+        less than its mean; the standard deviation instead of the variance, which could underflow. The network's sizes
+        are added to the manifest.
         """
         tensors = {name: value for name, value in self.state_dict().items() if not name.startswith("normalizer.")}
         mean = self.normalizer.mean.float()
@@ -134,21 +122,11 @@ class ActorCritic(nn.Module):
     @classmethod
     @torch.inference_mode(False)
     def load(cls, path: str | Path, kind: str, **expected: Any) -> tuple[ActorCritic, dict[str, Any]]:
-        """Reads a network and its manifest.
-
-        Args:
-            path: The file.
-            kind: What it must be, such as "stabiliser".
-            **expected: What else its manifest must say, such as `skill` and `model_hash`; None: anything.
-
-        Raises:
-            ArtefactError: If the file is missing, truncated, corrupt or not what was expected.
-        """
+        """Reads a network and its manifest; arguments and errors are those of `load_weights`."""
         tensors, manifest = load_weights(path, kind, **expected)
         sizes = manifest["network"]
         network = cls(int(sizes["observation_size"]), int(sizes["action_size"]), tuple(sizes["hidden"]))
-        mean = tensors.pop("normalizer.mean").double() + tensors.pop("normalizer.mean_rest").double()
-        tensors["normalizer.mean"] = mean
+        tensors["normalizer.mean"] = tensors["normalizer.mean"].double() + tensors.pop("normalizer.mean_rest").double()
         tensors["normalizer.variance"] = tensors.pop("normalizer.std").double().square()
         tensors["normalizer.count"] = torch.tensor(sizes["normalizer_count"], dtype=torch.float64, device="cpu")
         network.load_state_dict(tensors)
@@ -160,9 +138,6 @@ class DeterministicPolicy:
 
     Matrix products round differently for different batch sizes. In double precision those differences disappear when
     the result is rounded to single precision, so an episode comes out the same however many run beside it.
-
-    Args:
-        network: The trained network; a copy in double precision is kept.
     """
 
     @torch.inference_mode(False)
@@ -182,4 +157,4 @@ class DeterministicPolicy:
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:
         """Mean residual (N, k), float32, of observations (N, d)."""
-        return self.network.mean(observation.to(torch.float64)).to(torch.float32)
+        return self.network(observation.to(torch.float64))[0].to(torch.float32)

@@ -5,14 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dexcompose_agents.rl.actor_critic import HIDDEN, INITIAL_LOG_STD
-from dexcompose_envs.checks import LARGEST_SEED, real_number, whole_number
-from dexcompose_envs.errors import UsageError
-
-
-def require(condition: bool, field_name: str, value: object, expected: str) -> None:
-    """Refuses a setting with its name, its value and what was expected."""
-    if not condition:
-        raise UsageError(f"{field_name} is {value!r}; expected {expected}")
+from dexcompose_envs.checks import LARGEST_SEED, real_number, require, whole_number
 
 
 @dataclass(frozen=True)
@@ -63,15 +56,8 @@ class PPOConfig:
 
     def __post_init__(self) -> None:
         """Refuses values with which training cannot work."""
-        for name in (
-            "num_envs",
-            "horizon",
-            "total_steps",
-            "epochs",
-            "minibatches",
-            "evaluate_every",
-            "evaluation_rounds",
-        ):
+        counts = ("num_envs", "horizon", "total_steps", "epochs", "minibatches", "evaluate_every", "evaluation_rounds")
+        for name in counts:
             whole_number(name, getattr(self, name))
         for name in ("gamma", "gae_lambda"):
             real_number(name, getattr(self, name), 0.0, 1.0)

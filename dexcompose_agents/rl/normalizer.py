@@ -13,35 +13,31 @@ class RunningNormalizer(nn.Module):
     radians would drown one in millimetres. Here every component has its own statistics. They move only in `update`,
     which the trainer calls between iterations, so that within one iteration the policy is a fixed function.
 
-    A component that hardly varies is divided by `min_std`, and everything is clipped, so that a component that was
-    constant in training cannot blow up later.
-
-    Args:
-        size: Number of observation components d.
-        min_std: Smallest divisor.
-        limit: Normalised values are clipped to [-limit, limit].
+    Divisors are at least `MIN_STD`, and everything is clipped to [-LIMIT, LIMIT], so that a component that was constant
+    in training cannot blow up later.
     """
+
+    MIN_STD, LIMIT = 1e-2, 5.0
 
     count: Tensor
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, size: int, *, min_std: float = 1e-2, limit: float = 5.0) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self.min_std, self.limit = min_std, limit
         self.register_buffer("count", torch.zeros((), dtype=torch.float64, device="cpu"))
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64, device="cpu"))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64, device="cpu"))
 
     @property
     def std(self) -> Tensor:
-        """The divisors (d,), at least `min_std`."""
-        return self.variance.sqrt().clamp(min=self.min_std)
+        """The divisors (d,)."""
+        return self.variance.sqrt().clamp(min=self.MIN_STD)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Normalised observations (..., d), clipped."""
         mean, std = self.mean.to(observation.dtype), self.std.to(observation.dtype)
-        return ((observation - mean) / std).clamp(-self.limit, self.limit)
+        return ((observation - mean) / std).clamp(-self.LIMIT, self.LIMIT)
 
     @torch.no_grad()
     def update(self, observations: Tensor) -> None:

@@ -19,12 +19,8 @@ class PointMass:
     The wind is constant over an episode and observed. The reward is `ARENA` minus the distance to the
     origin; leaving the arena terminates, and an episode is cut off after `episode_steps`.
 
-    Args:
-        num_envs: Number of points.
-        dimensions: Number of coordinates k; an observation is position and wind, (2 k,). With few coordinates the
-            LayerNorm in front of the first layer, which hides an observation's length, would hide the state.
-        episode_steps: Time limit.
-        device: Torch device.
+    An observation is position and wind, (2 k,). With few dimensions k the LayerNorm in front of the first layer, which
+    hides an observation's length, would hide the state.
     """
 
     def __init__(

@@ -18,18 +18,10 @@ Policy = Callable[[Tensor], Tensor]
 @torch.inference_mode(False)
 @torch.no_grad()
 def evaluate(env: RolloutEnv, policy: Policy | None, rounds: int) -> dict[str, float]:
-    """Mean return and metrics over the first episode of each world after `rounds` resets.
+    """Mean `return` (undiscounted) and metrics at the end, over the first episode of each world after `rounds` resets.
 
     The reward of a step that is left out (see `Step.left_out`) doesn't count; what such an end means for a metric is
-    the task's to say.
-
-    Args:
-        env: The task.
-        policy: What to judge; None for the base arm, u = 0.
-        rounds: Episodes per world.
-
-    Returns:
-        `return`, the undiscounted sum of rewards, and each metric of the task at the episodes' last steps.
+    the task's to say. No policy is the base arm, u = 0.
     """
     totals: dict[str, Tensor] = {}
     zero = torch.zeros(env.num_envs, env.action_size, dtype=torch.float32, device=env.device)

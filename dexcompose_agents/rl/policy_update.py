@@ -16,36 +16,21 @@ _KL = _PER_BATCH.index("kl")
 @torch.inference_mode(False)
 @torch.enable_grad()
 def improve(
-    network: ActorCritic,
-    optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
-    config: PPOConfig,
+    network: ActorCritic, optimizer: torch.optim.Optimizer, rollout: Rollout, config: PPOConfig,
     generator: torch.Generator,
-) -> dict[str, float]:
-    """Makes several passes over the valid steps of a rollout.
+) -> dict[str, float]:  # fmt: skip
+    """Makes several passes over the valid steps of a network's rollout, and changes the network in place.
 
-    The host reads one number per pass if `target_kl` is set, and all others once at the end.
-
-    Args:
-        network: Changed in place.
-        optimizer: Of its parameters.
-        rollout: Experience of this network.
-        config: Settings.
-        generator: Source of the order of steps, on the network's device.
+    The host reads one number per pass if `target_kl` is set, and all others once at the end. The generator, on the
+    network's device, gives the order of steps.
 
     Returns:
         Means over all minibatches and more, to be logged; all NaN where there was too little to learn from.
     """
     advantages = generalised_advantages(
-        rollout.rewards,
-        rollout.values,
-        rollout.next_values,
-        rollout.terminated,
-        rollout.ended,
-        rollout.left_out,
-        config.gamma,
-        config.gae_lambda,
-    )
+        rollout.rewards, rollout.values, rollout.next_values, rollout.terminated, rollout.ended, rollout.left_out,
+        config.gamma, config.gae_lambda,
+    )  # fmt: skip
     valid = rollout.valid
     observations, actions = rollout.observations[valid], rollout.actions[valid]
     old_log_probs, values, advantages = rollout.log_probs[valid], rollout.values[valid], advantages[valid]

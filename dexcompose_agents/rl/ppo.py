@@ -22,17 +22,16 @@ from dexcompose_agents.rl.policy_update import improve
 from dexcompose_agents.rl.rollout import Rollout, RolloutEnv
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
 from dexcompose_agents.runtime.interrupts import Paused
+from dexcompose_envs.checks import require
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.files import atomic_write
 
 NOT_IDENTITY = ("device", "max_seconds", "total_steps")
 """Settings in which two calls may differ and still be one training: where it runs, and for how long."""
+_PARTS = ("network", "best_network", "optimizer")
+"""What has a `state_dict`."""
 
 ProgressCallback = Callable[[dict[str, float]], None]
-
-
-class TrainingPaused(Paused):
-    """Training has used up the minutes of this call and saved its state; the message says how it goes on."""
 
 
 class PPO:
@@ -49,8 +48,6 @@ class PPO:
     back; episodes then start afresh there. A checkpoint belongs to no device, and to one training: one of another task
     or other settings is refused, be it finished or not. Only the budget may grow.
 
-    Torch's default data type and device, and the gradient mode of the caller, change nothing.
-
     Network and experience live on `config.device`. Within a control step nothing is read back from a GPU: what is
     logged is summed up there and read once per iteration.
 
@@ -61,7 +58,6 @@ class PPO:
             to composed arm); None keeps everything in memory.
         score: Metrics by which policies are compared, the first decides, the next break ties. `return` is the
             undiscounted sum of rewards.
-        evaluation_env: Task for evaluation; None evaluates in `env`.
         progress: Called after each iteration with its metrics.
         identity: What the training is besides its settings, ready for JSON: task, hashes of whatever it builds on.
 
@@ -79,7 +75,6 @@ class PPO:
         *,
         out: str | Path | None = None,
         score: tuple[str, ...] = ("return",),
-        evaluation_env: RolloutEnv | None = None,
         progress: ProgressCallback | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None:
@@ -88,7 +83,7 @@ class PPO:
         self.device = find_device(config.device)
         if env.device.type == "cuda" and env.device != self.device:
             raise UsageError(f"the task is on {env.device}; the settings say device={config.device!r}")
-        self.env, self.evaluation_env, self.config = env, evaluation_env or env, config
+        self.env, self.config = env, config
         self.out = None if out is None else Path(out)
         self.score, self.progress = score, progress
         settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
@@ -125,12 +120,11 @@ class PPO:
             The best policy of all evaluations.
 
         Raises:
-            TrainingPaused: After `max_minutes`, once the last complete iteration has been saved.
+            Paused: After `max_minutes`, once the last complete iteration has been saved.
             KeyboardInterrupt: After Ctrl-C, likewise.
             UsageError: If `max_minutes` is not positive.
         """
-        if max_minutes is not None and not max_minutes > 0:
-            raise UsageError(f"max_minutes is {max_minutes}; expected a positive number")
+        require(max_minutes is None or max_minutes > 0, "max_minutes", max_minutes, "a positive number or None")
         began = time.monotonic()
         started, deadline = began - self.seconds, None if max_minutes is None else began + 60.0 * max_minutes
         if self._complete is not None:
@@ -176,16 +170,15 @@ class PPO:
     def _pause_after(self, deadline: float | None) -> None:
         if deadline is not None and time.monotonic() >= deadline:
             done = f"{self.iteration} of {self.config.iterations} iterations"
-            raise TrainingPaused(f"training paused after {done}, as asked; the same call goes on from there")
+            raise Paused(f"training paused after {done}, as asked; the same call goes on from there")
 
     def _restart(self) -> Tensor:
         """New episodes; before the first iteration the normaliser sees what the base arm sees."""
         observation = self.env.reset(self.config.seed + 1000 * self.iteration)
         if self.iteration == 0:
-            seen = [observation]
             shape = (self.env.num_envs, self.env.action_size)
             zero = torch.zeros(shape, dtype=torch.float32, device=self.env.device)
-            seen += [self.env.step(zero).observation for _ in range(self.config.horizon)]
+            seen = [observation, *(self.env.step(zero).observation for _ in range(self.config.horizon))]
             self.network.normalizer.update(torch.cat(seen).to(self.device))
             observation = self.env.reset(self.config.seed)
         return observation
@@ -223,11 +216,12 @@ class PPO:
         means += [total / rollout.ended.sum() for total in sums.values()]
         reward, valid_fraction, *ended_means = torch.stack([number.double() for number in means]).tolist()
         elapsed = time.monotonic() - started
+        speed = config.horizon * env.num_envs / elapsed
         row = {
             "reward": reward,
             "valid_fraction": valid_fraction,
             "collect_seconds": elapsed,
-            "steps_per_second": config.horizon * env.num_envs / elapsed,
+            "steps_per_second": speed,
         }
         row |= {f"episode_{name}": number for name, number in zip(sums, ended_means, strict=True)}
         return rollout, observation, row
@@ -244,13 +238,9 @@ class PPO:
         Args:
             policy: Maps observations (N, d) to residuals u (N, k), on `config.device`; None for the base arm, u = 0.
         """
-        env = self.evaluation_env
-
-        def act(observation: Tensor) -> Tensor:
-            assert policy is not None
-            return policy(observation.to(self.device)).to(env.device)
-
-        return evaluate(env, None if policy is None else act, self.config.evaluation_rounds)
+        env, device = self.env, self.device
+        act = None if policy is None else lambda observation: policy(observation.to(device)).to(env.device)
+        return evaluate(env, act, self.config.evaluation_rounds)
 
     def _evaluate_if_due(self) -> bool:
         """Judges the policy on fixed episodes, keeps it if it is the best so far, and writes a checkpoint."""
@@ -272,8 +262,8 @@ class PPO:
         if best is None or self._rank(row) > best:
             self.best_network.load_state_dict(self.network.state_dict())
         self.evaluations.append(row)
-        self._complete = complete = self._state()
-        self._save(complete)
+        self._complete = self._state()
+        self._save(self._complete)
         return True
 
     def best_evaluation(self) -> dict[str, float]:
@@ -297,20 +287,13 @@ class PPO:
 
     def _state(self) -> dict[str, Any]:
         """A copy of all that the next iteration depends on."""
-        return {
-            "iteration": self.iteration,
-            "seconds": self.seconds,
-            "network": copy.deepcopy(self.network.state_dict()),
-            "best_network": copy.deepcopy(self.best_network.state_dict()),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "metrics": list(self.metrics),
-            "evaluations": list(self.evaluations),
-        }
+        parts = {name: copy.deepcopy(getattr(self, name).state_dict()) for name in _PARTS}
+        rows = {"metrics": list(self.metrics), "evaluations": list(self.evaluations)}
+        return {"iteration": self.iteration, "seconds": self.seconds, **parts, **rows}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.best_network.load_state_dict(state["best_network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.metrics, self.evaluations = list(state["metrics"]), list(state["evaluations"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -83,54 +83,29 @@ class Rollout:
     @classmethod
     def empty(cls, steps: int, worlds: int, observation_size: int, action_size: int, device: torch.device) -> Rollout:
         """Room for T steps of N worlds."""
-
-        def numbers(*shape: int) -> Tensor:
-            return torch.zeros(steps, worlds, *shape, dtype=torch.float32, device=device)
-
-        def flags() -> Tensor:
-            return torch.zeros(steps, worlds, dtype=torch.bool, device=device)
-
-        return cls(
-            observations=numbers(observation_size),
-            actions=numbers(action_size),
-            log_probs=numbers(),
-            values=numbers(),
-            next_values=numbers(),
-            rewards=numbers(),
-            terminated=flags(),
-            ended=flags(),
-            valid=flags(),
-        )
+        shapes = {"observations": (observation_size,), "actions": (action_size,)}
+        flags = ("terminated", "ended", "valid")
+        return cls(**{
+            each.name: torch.zeros(
+                steps, worlds, *shapes.get(each.name, ()), device=device,
+                dtype=torch.bool if each.name in flags else torch.float32,
+            )
+            for each in fields(cls)
+        })  # fmt: skip
 
 
 def generalised_advantages(
-    rewards: Tensor,
-    values: Tensor,
-    next_values: Tensor,
-    terminated: Tensor,
-    ended: Tensor,
-    left_out: Tensor,
-    gamma: float,
-    gae_lambda: float,
-) -> Tensor:
+    rewards: Tensor, values: Tensor, next_values: Tensor, terminated: Tensor, ended: Tensor, left_out: Tensor,
+    gamma: float, gae_lambda: float,
+) -> Tensor:  # fmt: skip
     """Generalised advantage estimates (Schulman et al. 2016), right at both kinds of episode end.
 
     A terminated step is worth its reward alone. A truncated step is worth its reward and the value of the state in
     which the episode was cut off. Neither looks into the next episode. To the step before one that is left out, the
     episode was cut off where that step began.
 
-    Args:
-        rewards: (T, N).
-        values: (T, N), V(s_t).
-        next_values: (T, N), V(s_{t+1}), at an episode's last step the value of its final observation.
-        terminated: (T, N) bool.
-        ended: (T, N) bool, terminated or truncated.
-        left_out: (T, N) bool, steps of which nothing may be learned.
-        gamma: Discount.
-        gae_lambda: Decay of the estimator.
-
-    Returns:
-        Advantages (T, N), zero where left out; the value targets are advantages + values.
+    Tensors are (T, N) and named as in `Rollout`. Advantages are zero where left out; the value targets are
+    advantages + values.
     """
     surprises = rewards + torch.where(terminated, 0.0, gamma * next_values) - values
     advantages = torch.zeros_like(rewards)

@@ -14,8 +14,8 @@ from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention_reward
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
 from dexcompose_agents.rl.actor_critic import ActorCritic
-from dexcompose_agents.rl.ppo import TrainingPaused
 from dexcompose_agents.rl.rollout import RolloutEnv
+from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_envs.composition.interactor import Nominal
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.ownership import FingerMask
@@ -131,7 +131,7 @@ def test_residual_b_task_runs_on_warp():
 
 def test_training_pauses_and_goes_on(tmp_path, tensor_backend):
     config = stabiliser_preset("test", backend="warp")
-    with pytest.raises(TrainingPaused, match="0 of 2 iterations"):
+    with pytest.raises(Paused, match="0 of 2 iterations"):
         train_stabiliser("GraspBall", config, tmp_path, max_minutes=1e-9)
     assert not (tmp_path / "stabiliser.safetensors").exists()
     train_stabiliser("GraspBall", config, tmp_path)

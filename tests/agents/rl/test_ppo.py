@@ -8,8 +8,9 @@ import torch
 
 from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.point_mass import PointMass
-from dexcompose_agents.rl.ppo import PPO, TrainingPaused
+from dexcompose_agents.rl.ppo import PPO
 from dexcompose_agents.rl.rollout import RolloutEnv, Step
+from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_envs.errors import FileError, UsageError
 
 from ...host_reads import HostReads
@@ -148,7 +149,7 @@ def test_training_in_pieces_equals_training_at_once(tmp_path):
         try:
             part.train(max_minutes=1e-9)
             break
-        except TrainingPaused as pause:
+        except Paused as pause:
             pieces += 1
             assert f"after {part.iteration} of 3 iterations" in str(pause)
     assert pieces == 6  # first evaluation, iteration, evaluation, iteration, evaluation, iteration; then the last one
