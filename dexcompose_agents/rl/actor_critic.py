@@ -85,6 +85,10 @@ class ActorCritic(nn.Module):
         self.value_layer.weight.mul_(old_scale / self.return_std)
         self.value_layer.bias.copy_((self.value_layer.bias * old_scale + old_mean - self.return_mean) / self.return_std)
 
+    def mean(self, observation: Tensor) -> Tensor:
+        """Mean residual (..., k), the deterministic policy."""
+        return self.forward(observation)[0]
+
     def sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """Draws residuals (..., k) around their means (..., k)."""
         noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=torch.float32)
@@ -157,4 +161,4 @@ class DeterministicPolicy:
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:
         """Mean residual (N, k), float32, of observations (N, d)."""
-        return self.network(observation.to(torch.float64))[0].to(torch.float32)
+        return self.network.mean(observation.to(torch.float64)).to(torch.float32)
