@@ -108,12 +108,7 @@ def load(path: str | Path, kind: str, **expected: Any) -> tuple[dict[str, Any], 
 
 
 def check(manifest: Mapping[str, Any], where: str, **expected: Any) -> None:
-    """Refuses an artefact whose manifest says something else than expected.
-
-    Args:
-        manifest: The manifest.
-        where: The file, for the message.
-        **expected: Entry -> value; None: any. Mappings are compared entry by entry.
+    """Refuses an artefact whose manifest has other entries than expected (None: any); `where` names its file.
 
     Raises:
         ArtefactError: With the file, what it is, and the first entry that differs.
@@ -129,10 +124,8 @@ def check(manifest: Mapping[str, Any], where: str, **expected: Any) -> None:
 def difference(found: Any, wanted: Any, name: str) -> str | None:
     """The first entry in which two values differ as JSON, in words ("steps is 3; expected 4"); None if they agree."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        parts = (
-            difference(found.get(key), wanted.get(key), f"{name}.{key}") for key in dict.fromkeys((*wanted, *found))
-        )
-        return next((part for part in parts if part is not None), None)
+        keys = dict.fromkeys((*wanted, *found))
+        return next(filter(None, (difference(found.get(key), wanted.get(key), f"{name}.{key}") for key in keys)), None)
     if _canonical(found) == _canonical(wanted):
         return None
     return f"{name} is {found!r}; expected {wanted!r}"

@@ -38,11 +38,7 @@ def save_state(path: str | Path, state: Mapping[str, Any], identity: Mapping[str
 
 
 def load_state(path: str | Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads a state, with its tensors on the CPU, whatever device they were on.
-
-    Args:
-        path: The file.
-        identity: What the run is that wants to go on there.
+    """Reads the state of the run with this identity; its tensors are on the CPU, whatever device they were on.
 
     Raises:
         ArtefactError: If the file is missing, damaged, no checkpoint, or one of another run.

@@ -18,26 +18,12 @@ from dexcompose_envs.held_states import FOLDER_VARIABLE as HELD_STATES_VARIABLE
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.scene import model_hash_of
 
-__all__ = [
-    "PRETRAINED_VARIABLE",
-    "SUMMARY_FILE",
-    "choose_mask",
-    "file_hash",
-    "policy_path",
-    "pretrained_folder",
-    "residual_path",
-    "stabiliser_path",
-    "trained_in",
-]
-
 SUMMARY_FILE = "pipeline.json"
 """What the stages of an output folder took, with which preset, on which machine, with which software."""
 PRETRAINED_VARIABLE = "DEXCOMPOSE_PRETRAINED"
 """Environment variable: folder of weights and masks to use instead of those that ship."""
 DEFAULT_SELECTOR = "utility"
 """Whose choice ships as a pair's mask."""
-GIVEN = "given"
-"""Name in the ``selector`` column for a mask that was written out rather than selected."""
 
 
 def pretrained_folder() -> Path:
@@ -55,30 +41,18 @@ def pretrained_folder() -> Path:
 
 
 def policy_path(skill: str) -> Path:
-    """Weights of a skill's base policy.
-
-    Raises:
-        ArtefactError: If the file does not exist.
-    """
+    """Weights of a skill's base policy; ArtefactError if there are none."""
     return _existing([skill], f"trained weights of {skill}", f"dexcompose train policy {skill}")
 
 
 def stabiliser_path(pair: str) -> Path:
-    """Weights of stabiliser A: those of the pair where they exist, else those of the retention skill.
-
-    Raises:
-        ArtefactError: If neither file exists.
-    """
+    """Weights of stabiliser A: those of the pair, else those of the retention skill; ArtefactError if neither exist."""
     names = [f"stabiliser-{pair}", f"stabiliser-{parse_chain(pair)[0]}"]
     return _existing(names, f"stabiliser for {pair}", f"dexcompose train all --only {pair}")
 
 
 def residual_path(pair: str) -> Path:
-    """Weights of residual B of a pair.
-
-    Raises:
-        ArtefactError: If the file does not exist.
-    """
+    """Weights of residual B of a pair; ArtefactError if there are none."""
     return _existing([f"residual-{pair}"], f"residual for {pair}", f"dexcompose train all --only {pair}")
 
 
@@ -111,7 +85,7 @@ def choose_mask(
         found, stored = _read_mask(Path(mask).expanduser(), pair)
         return found, selector or stored
     if mask is not None:
-        return FingerMask.parse(mask), selector or GIVEN
+        return FingerMask.parse(mask), selector or "given"
     folder = pretrained_folder() / "masks"
     default = folder / f"{pair}.json"
     if default.is_file():
@@ -120,10 +94,8 @@ def choose_mask(
             return found, stored
     if selector is not None and (other := folder / f"{pair}-{selector}.json").is_file():
         return _read_mask(other, pair)[0], selector
-    wanted = f"of selector '{selector}' " if selector is not None else ""
-    raise ArtefactError(
-        f"no mask {wanted}ships for {pair}; make one with 'dexcompose select-mask {pair}' and pass it as the mask"
-    )
+    wanted = f"no mask {f'of selector {selector!r} ' if selector is not None else ''}ships for {pair}"
+    raise ArtefactError(f"{wanted}; make one with 'dexcompose select-mask {pair}' and pass it as the mask")
 
 
 def _read_mask(path: Path, pair: str) -> tuple[FingerMask, str]:
@@ -148,24 +120,20 @@ def trained_in(folder: Path | None) -> Iterator[None]:
     """
     chosen: dict[str, str] = {}
     if folder is not None:
-        chosen = {
-            PRETRAINED_VARIABLE: str(folder.absolute() / "pretrained"),
-            HELD_STATES_VARIABLE: str(folder.absolute() / "held_states"),
-        }
+        folders = {PRETRAINED_VARIABLE: "pretrained", HELD_STATES_VARIABLE: "held_states"}
+        chosen = {variable: str(folder.absolute() / name) for variable, name in folders.items()}
         missing = [path for path in chosen.values() if not Path(path).is_dir()]
         if missing:
             raise UsageError(f"no folder '{missing[0]}'; expected an output folder of 'dexcompose train all'")
         _warn_of_test_weights(folder)
-    before = {name: os.environ.get(name) for name in chosen}
+    before = dict(os.environ)
     os.environ.update(chosen)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in chosen:
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in chosen if name in before})
 
 
 def _warn_of_test_weights(folder: Path) -> None:

@@ -12,18 +12,13 @@ from torch import Tensor
 from dexcompose_envs import artefacts
 from dexcompose_envs.artefacts import ArtefactError
 
-__all__ = ["ArtefactError", "load_weights", "save_weights", "weights_hash"]
-
 _HALF_MAX = float(torch.finfo(torch.float16).max)
 
 
 def save_weights(path: str | Path, tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> None:
-    """Writes tensors in half precision, with a manifest; the file appears whole or not at all.
+    """Writes floating-point tensors in half precision; the file appears whole or not at all.
 
-    Args:
-        path: Where the file goes.
-        tensors: Floating-point tensors by name.
-        manifest: What they are (`kind`, skill or pair, model hash) and what made them; anything JSON can hold.
+    The manifest says what they are (`kind`, skill or pair, model hash) and what made them: anything JSON can hold.
 
     Raises:
         ArtefactError: If a tensor holds numbers that half precision can't.
@@ -32,25 +27,20 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], manifest: Mapp
     halves = {}
     for name, tensor in tensors.items():
         value = tensor.detach().to("cpu", torch.float32)
-        if value.numel() and not float(value.abs().max()) <= _HALF_MAX:
-            raise ArtefactError(
-                f"tensor {name!r} for '{path}' holds a number that half precision can't "
-                f"(largest magnitude {float(value.abs().max()):g}); expected at most {_HALF_MAX:g}"
-            )
+        if value.numel() and not (largest := float(value.abs().max())) <= _HALF_MAX:
+            reason = f"a number of magnitude {largest:g}, which half precision can't; expected at most {_HALF_MAX:g}"
+            raise ArtefactError(f"tensor {name!r} for '{path}' holds {reason}")
         halves[name] = value.to(torch.float16).numpy()
     artefacts.save(path, manifest, halves, "safetensors")
 
 
 def load_weights(path: str | Path, kind: str, **expected: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Reads a file that `save_weights` wrote.
+    """Single-precision tensors by name and the manifest, from a file that `save_weights` wrote.
 
     Args:
         path: The file.
         kind: "diffusion_policy", "stabiliser" or "residual_b".
         **expected: Further entries that the manifest must have, such as `skill` and `model_hash`; None: any.
-
-    Returns:
-        Single-precision tensors by name, and the manifest.
 
     Raises:
         ArtefactError: If the file is missing, truncated, altered, or not what was expected.
