@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -125,7 +126,11 @@ def make_method(name: str, pair: str, **options: Any) -> CompositionMethod:
     if isinstance(target, str):
         target = _load(target)
     chosen = _accepted(name, pair, target, options)
-    method = target.make(name, pair, **chosen) if isinstance(target, CompositionSpec) else target(pair, **chosen)
+    if isinstance(target, CompositionSpec):
+        from dexcompose_agents.methods.composed import ComposedMethod
+
+        target = partial(ComposedMethod, name, target)
+    method = target(pair, **chosen)
     if not isinstance(method, CompositionMethod):
         raise MethodError(f"'{name}' is not a composition method: it needs a name, reset() and act()")
     return method

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dexcompose_envs.checks import one_of
 from dexcompose_envs.composition.preserver import Reference
@@ -57,9 +57,3 @@ class CompositionSpec:
         if self.mask is None:
             names |= {"mask"} if self.selector else {"mask", "selector"}
         return frozenset(names | {"base_policy", "device"})
-
-    def make(self, name: str, pair: str, **options: Any) -> Any:
-        """The `ComposedMethod` for a pair, or a chain with more interactions, under a name; takes its `options`."""
-        from dexcompose_agents.methods.composed import ComposedMethod
-
-        return ComposedMethod(name, self, pair, **options)

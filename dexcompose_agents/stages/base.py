@@ -10,16 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from tyro.conf import Positional, Suppress
 
-from dexcompose_agents.artefacts.shipped import file_hash, pretrained_folder
+from dexcompose_agents.artefacts.shipped import pretrained_folder
 from dexcompose_agents.runtime.compute import PRESETS, Piece, physics_options
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import Advance, progress_bar
+from dexcompose_agents.stages.records import complete, content_hash
 from dexcompose_agents.stages.settings import changed, on_device, options, that_matter, with_options
-from dexcompose_envs.artefacts import DATA_VERSION, checksum
+from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.demonstrations import dataset_id_of
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.files import lock_folder
@@ -29,18 +30,28 @@ from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import make_retention, make_skill, parse_pair
 
 if TYPE_CHECKING:
-    from dexcompose_agents.stages.train_all import TrainAll
-
     Preset: TypeAlias = str
     Backend: TypeAlias = str
 else:
     Preset, Backend = Literal[tuple(PRESETS)], Literal[tuple(BACKENDS)]
 
-__all__ = ["Advance", "Backend", "Needs", "Piece", "Preset", "Reads", "Stage", "content_hash"]
+__all__ = ["Advance", "Backend", "Chain", "Needs", "Piece", "Preset", "Reads", "Stage", "content_hash"]
 
 Needs = Literal["skill", "retention skill", "pair"]
 CHECKS: Mapping[Needs, Any] = {"skill": make_skill, "retention skill": make_retention, "pair": parse_pair}
 """What refuses a wrong name."""
+
+
+class Chain(Protocol):
+    """What a stage takes from the chain that it belongs to, see `train_all.TrainAll`."""
+
+    preset: Preset
+    device: str | None
+    out: Path
+    settings: Mapping[str, Mapping[str, Any]]
+
+    def names(self, needs: Needs) -> tuple[str, ...]:
+        """Skills or pairs to make."""
 
 
 class Reads(NamedTuple):
@@ -82,7 +93,7 @@ class Stage(ABC):
     """Folder of the chain whose files are read where no others are given; None: what ships."""
 
     @classmethod
-    def of_chain(cls, chain: TrainAll) -> Iterator[Stage]:
+    def of_chain(cls, chain: Chain) -> Iterator[Stage]:
         """The stages of this kind of a chain; what a stage reads is there when the next one is asked for."""
         settings = chain.settings.get(cls.KEY.replace(" ", "_"), {})
         for name in chain.names(cls.NEEDS):
@@ -155,8 +166,6 @@ class Stage(ABC):
 
     def run(self) -> Path:
         """Does the stage on its own, or goes on with it, see `records.complete`; this is the stage's command."""
-        from dexcompose_agents.stages.records import complete
-
         CHECKS[self.NEEDS](self.name)
         folder, places = self.places()
         with lock_folder(folder), saving_to(self.destination), progress_bar(self.title) as advance:
@@ -192,11 +201,3 @@ class Stage(ABC):
     def demonstrations_of(self, skill: str, given: Path | None) -> Reads:
         root = self.file(given, f"demos/{skill}", Path("runs/demos"))
         return Reads("demonstrations", root / dataset_id_of(skill), f"dexcompose demos {skill} --out {root}")
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 (16 hex digits) of a file, or of all files of a folder with their names, hidden ones aside."""
-    if not path.is_dir():
-        return file_hash(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    return checksum({file.relative_to(path).as_posix(): file_hash(file) for file in files}, {})[:16]

@@ -11,14 +11,12 @@ from dexcompose_agents.artefacts.shipped import DEFAULT_SELECTOR
 from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_release_test
 from dexcompose_agents.attribution.selectors import SELECTORS, Selection, select_mask
 from dexcompose_agents.attribution.tables import read_csv
-from dexcompose_agents.stages.base import Advance, Backend, Piece, Reads, Stage
+from dexcompose_agents.stages.base import Advance, Backend, Chain, Piece, Reads, Stage
 from dexcompose_envs import parse_pair
 from dexcompose_envs.demonstrations import dataset_id_of
 from dexcompose_envs.held_states import HeldStateLibrary
 
 if TYPE_CHECKING:
-    from dexcompose_agents.stages.train_all import TrainAll
-
     Selector: TypeAlias = str
 else:
     Selector = Literal[tuple(SELECTORS)]
@@ -89,7 +87,7 @@ class Mask(Stage):
     """JSON file of the choice; by default runs/masks/PAIR-SELECTOR.json."""
 
     @classmethod
-    def of_chain(cls, chain: TrainAll) -> Iterator[Stage]:
+    def of_chain(cls, chain: Chain) -> Iterator[Stage]:
         for selector in sorted(SELECTORS, key=lambda name: name != DEFAULT_SELECTOR):
             for stage in super().of_chain(chain):
                 yield replace(stage, selector=selector)  # type: ignore[call-arg]

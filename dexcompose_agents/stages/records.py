@@ -13,19 +13,35 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from dexcompose_agents.artefacts.shipped import file_hash
 from dexcompose_agents.runtime.compute import Piece
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_agents.runtime.provenance import machine_info, read_json, software_versions, write_json
-from dexcompose_agents.stages.base import Stage, content_hash
 from dexcompose_envs import __version__
-from dexcompose_envs.artefacts import difference
+from dexcompose_envs.artefacts import checksum, difference
 from dexcompose_envs.errors import FileError, UsageError
 
 
+class Work(Protocol):
+    """What is done here of a `base.Stage`."""
+
+    preset: str
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+
+    def made_from(self) -> dict[str, Any]:
+        """All that its result depends on."""
+
+    def make(self, work: Path, advance: Advance, piece: Piece) -> None:
+        """Does it in a folder."""
+
+
 def complete(
-    stage: Stage, folder: Path, places: Mapping[str, Path], piece: Piece, advance: Advance, *, again: bool
+    stage: Work, folder: Path, places: Mapping[str, Path], piece: Piece, advance: Advance, *, again: bool
 ) -> tuple[dict[str, Any], bool]:
     """Does a stage, goes on with it, or finds it done.
 
@@ -86,7 +102,7 @@ def complete(
 
 
 def _make(
-    stage: Stage, work: Path, places: Mapping[str, Path], made_from: dict[str, Any], piece: Piece, advance: Advance
+    stage: Work, work: Path, places: Mapping[str, Path], made_from: dict[str, Any], piece: Piece, advance: Advance
 ) -> float:
     """Runs a stage, moves its files to their places, and returns the seconds it took, interrupted runs included."""
     work.mkdir(parents=True, exist_ok=True)
@@ -121,3 +137,11 @@ def stored(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FileError(f"'{path}' holds a {type(content).__name__}; expected a JSON object; remove it")
     return content
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 (16 hex digits) of a file, or of all files of a folder with their names, hidden ones aside."""
+    if not path.is_dir():
+        return file_hash(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return checksum({file.relative_to(path).as_posix(): file_hash(file) for file in files}, {})[:16]

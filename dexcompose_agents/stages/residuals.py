@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
-from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage
+from dexcompose_agents.stages.base import Advance, Chain, Piece, Reads, Stage
 from dexcompose_agents.stages.fingers import mask_file
 from dexcompose_envs import FingerMask, pair_names, parse_pair
 
 if TYPE_CHECKING:
     from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
-    from dexcompose_agents.stages.train_all import TrainAll
 
 
 def _weights_and_logs(weights: str, name: str) -> dict[str, str]:
@@ -36,7 +35,7 @@ class Stabiliser(Stage):
     """Masks of preserved fingers, e.g. TH+MF+RF; by default those that ship for the skill's pairs."""
 
     @classmethod
-    def of_chain(cls, chain: TrainAll) -> Iterator[Stage]:
+    def of_chain(cls, chain: Chain) -> Iterator[Stage]:
         for stage in super().of_chain(chain):
             pairs = [pair for pair in chain.names("pair") if parse_pair(pair)[0] == stage.name]
             masks = tuple(str(choose_mask(pair, chain.out / mask_file(pair))[0]) for pair in pairs)
