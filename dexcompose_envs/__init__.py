@@ -9,8 +9,8 @@ from dexcompose_envs import skills
 from dexcompose_envs.episodes.phases import OUTCOMES
 from dexcompose_envs.errors import DexComposeError
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.registration import env_id, register_chain, register_envs
-from dexcompose_envs.skills import pair_names, parse_chain, parse_pair, register_skill, skill_names
+from dexcompose_envs.registration import env_id, register_chain, register_envs, register_skill
+from dexcompose_envs.skills import pair_names, parse_chain, parse_pair, skill_names
 
 __version__ = "0.1.0"
 __all__ = [

@@ -19,7 +19,7 @@ from dexcompose_envs.episodes.restarts import Reports, Restarts
 from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
 from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.observations import Array, Snapshot, compute, layout_of, terms_of
+from dexcompose_envs.observations import Array, Snapshot, compute
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.physics import ContactOverflowError, make_engine
 from dexcompose_envs.physics.workers import usable_cores
@@ -54,8 +54,7 @@ class BatchedCore:
         self.sampler.check(self.start)
         self.engine = make_engine(config.backend, self.scene, n, config.num_threads, config.device)
         self.arrays = self.engine.arrays
-        self._terms = terms_of(self.chain.skills)
-        self.layout = {key: layout_of([term for _, term in terms]) for key, terms in self._terms.items()}
+        self._terms, self.layout = self.chain.terms, self.chain.layout
 
         self._firsts = FirstStates(self.scene, config.num_threads or usable_cores())
         self._rngs = [np.random.default_rng() for _ in range(n)]

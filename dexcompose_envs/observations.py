@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from array_api_compat import array_namespace
 
 from dexcompose_envs import hand
-
-if TYPE_CHECKING:
-    from dexcompose_envs.skills.base import Skill
 
 Array = Any
 """A batched array of any array-API library, first axis = world."""
@@ -199,21 +196,3 @@ def compute(terms: Sequence[tuple[str, Term]], views: Mapping[str, Snapshot]) ->
     """Concatenated terms (N, total size), each with the letter of the skill that looks, of what each skill sees."""
     xp = array_namespace(next(iter(views.values())).previous_action)
     return xp.concat([term.compute(views[place]) for place, term in terms], axis=-1)
-
-
-def terms_of(skills: Mapping[str, Skill]) -> dict[str, tuple[tuple[str, Term], ...]]:
-    """The observation of a chain, whose skills are given by letter: key -> terms, each with the letter that looks."""
-    places: dict[str, list[str]] = {"retention": [], "interaction": []}
-    for place, skill in skills.items():
-        places[skill.kind].append(place)
-    first = next(iter(skills))
-    context = [(first, term) for term in HAND_CONTEXT]
-    context += [(place, term) for place in places["retention"] for term in OBJECT_CONTEXT]
-    for index, place in enumerate(places["interaction"]):
-        ending = f"_{place}" if index else ""
-        context += [(place, replace(term, name=term.name + ending)) for term in FIXTURE_CONTEXT]
-    if len(places["interaction"]) > 1:
-        context.append((first, STAGE))
-    own = {place: (JOINT_POSITION, *skill.terms) for place, skill in skills.items()}
-    terms = {f"task_{place}": tuple((place, term) for term in each) for place, each in own.items()}
-    return terms | {"context": tuple(context)}

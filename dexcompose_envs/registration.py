@@ -5,7 +5,8 @@ from __future__ import annotations
 import gymnasium as gym
 
 from dexcompose_envs.episodes.judge import longest_episode
-from dexcompose_envs.skills import pair_names, parse_chain, skill_names
+from dexcompose_envs.skills import add_skill, pair_names, parse_chain, skill_names
+from dexcompose_envs.skills.base import Skill
 from dexcompose_envs.skills.chain import Chain
 
 NAMESPACE = "DexCompose"
@@ -20,6 +21,16 @@ def register_envs() -> None:
     """Registers the ids of all skills and pairs that have none yet."""
     for name in (*skill_names(), *pair_names()):
         register_chain(name)
+
+
+def register_skill(skill: type[Skill]) -> None:
+    """Adds a concrete `RetentionSkill` or `InteractionSkill`, and the ids of the skill and all its pairs.
+
+    Raises:
+        UsageError: If there is a skill of that name, or the name doesn't fit into an id.
+    """
+    add_skill(skill)
+    register_envs()
 
 
 def register_chain(name: str) -> str:

@@ -19,7 +19,6 @@ from dexcompose_envs import hand
 from dexcompose_envs.env import DexComposeEnv
 from dexcompose_envs.episodes.phases import OUTCOMES
 from dexcompose_envs.files import atomic_write
-from dexcompose_envs.observations import layout_of, terms_of
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.skills import pair_names, parse_chain, skill_names
@@ -88,8 +87,8 @@ def _page(name: str) -> str:
     parts.append(f"An episode ends after {_steps(name)} control steps at the latest (25 per second). "
                  f"Actions, rewards, starts and ends: see [all environments]({INDEX}).")  # fmt: skip
     parts.append("## Observations")
-    for key, terms in terms_of(chain.skills).items():
-        layout = layout_of([term for _, term in terms])
+    for key, terms in chain.terms.items():
+        layout = chain.layout[key]
         rows = [
             (f"{layout[term.name].start}:{layout[term.name].stop}", f"`{term.name}`", term.doc) for _, term in terms
         ]

@@ -67,7 +67,7 @@ def dummy_skills():
 
     import gymnasium as gym
 
-    from dexcompose_envs import skills
+    from dexcompose_envs import register_skill, skills
 
     before, ids = dict(skills._SKILLS), set(gym.registry)
     for stem, name in (("hold_block", "HoldBlock"), ("press_flap", "PressFlap")):
@@ -75,7 +75,7 @@ def dummy_skills():
         module = importlib.util.module_from_spec(spec)
         sys.modules[stem] = module
         spec.loader.exec_module(module)
-        skills.register_skill(getattr(module, name))
+        register_skill(getattr(module, name))
     yield
     skills._SKILLS.clear()
     skills._SKILLS.update(before)

@@ -19,16 +19,6 @@ def module_name(path):
 MODULES = {module_name(path): path for path in FILES}
 
 
-def statements(body):
-    """Statements that run when a module is imported; what only a type checker reads is none of them."""
-    for node in body:
-        yield node
-        if isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
-            yield from statements([*node.body, *node.orelse])
-        elif isinstance(node, ast.Try):
-            yield from statements([*node.body, *(line for handler in node.handlers for line in handler.body)])
-
-
 def imported(path, nodes):
     """Modules of ours that some statements import; a package only where a name is not one of its modules."""
     for node in nodes:
@@ -41,9 +31,10 @@ def imported(path, nodes):
 
 
 def graph():
+    """Who imports whom, imports within functions and for the type checker alone included."""
     edges = {}
     for name, path in MODULES.items():
-        nodes = statements(ast.parse(path.read_text("utf-8")).body)
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
         edges[name] = {other for other in imported(path, nodes) if other in MODULES and other != name}
     return edges
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.observations import layout_of, terms_of
 from dexcompose_envs.skills import parse_chain
 from dexcompose_envs.skills.chain import Chain
 
@@ -49,9 +48,8 @@ class CompositionTask:
         chain = Chain.of(*parse_chain(name))
         if not chain.is_composite:
             raise UsageError(f"{name!r} is no composite; expected a name such as 'GraspBall-PushButton'")
-        layout = {key: layout_of([term for _, term in terms]) for key, terms in terms_of(chain.skills).items()}
         offsets = chain.offsets * NORMALISED_PER_UNIT
-        return cls(layout, chain.task_keys, hand.normalize(chain.start_poses), offsets, True)
+        return cls(chain.layout, chain.task_keys, hand.normalize(chain.start_poses), offsets, True)
 
     @classmethod
     def of_env(cls, env: Any) -> CompositionTask:

@@ -1,6 +1,6 @@
 """The skills by name, one file each in `retention/` and `interaction/`; nothing is written per pair.
 
-Whatever stands in those two folders is found. Other code adds a skill with `register_skill`.
+Whatever stands in those two folders is found. Other code adds a skill with `dexcompose_envs.register_skill`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def _shipped() -> Iterator[type[Skill]]:
 _SKILLS: dict[str, type[Skill]] = {skill.name: skill for skill in _shipped()}
 
 
-def register_skill(skill: type[Skill]) -> None:
-    """Adds a concrete `RetentionSkill` or `InteractionSkill`, and the Gymnasium ids of the skill and all its pairs.
+def add_skill(skill: type[Skill]) -> None:
+    """Adds a concrete `RetentionSkill` or `InteractionSkill`; its ids are made by `dexcompose_envs.register_skill`.
 
     Raises:
         UsageError: If there is a skill of that name, or the name doesn't fit into an id.
@@ -41,9 +41,6 @@ def register_skill(skill: type[Skill]) -> None:
     if skill.name in _SKILLS:
         raise UsageError(f"there is a skill named {skill.name!r} already: {_SKILLS[skill.name].__qualname__}")
     _SKILLS[skill.name] = skill
-    from dexcompose_envs.registration import register_envs
-
-    register_envs()
 
 
 def skill_names(kind: str | None = None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 
 from dexcompose_envs import hand
 from dexcompose_envs.errors import UsageError
+from dexcompose_envs.observations import (
+    FIXTURE_CONTEXT,
+    HAND_CONTEXT,
+    JOINT_POSITION,
+    OBJECT_CONTEXT,
+    STAGE,
+    Term,
+    layout_of,
+)
 from dexcompose_envs.skills import make_interaction, make_retention
 from dexcompose_envs.skills.base import InteractionSkill, RetentionSkill, Skill
 
@@ -72,6 +81,26 @@ class Chain:
     def task_keys(self) -> tuple[str, ...]:
         """Observation keys of the interactions, in turn."""
         return tuple(f"task_{place}" for place in self.interaction_places)
+
+    @cached_property
+    def terms(self) -> dict[str, tuple[tuple[str, Term], ...]]:
+        """The observation: key -> terms, each with the letter of the skill that looks."""
+        first = next(iter(self.skills))
+        context = [(first, term) for term in HAND_CONTEXT]
+        context += [(PLACES[0], term) for term in OBJECT_CONTEXT if self.retention is not None]
+        for index, place in enumerate(self.interaction_places):
+            ending = f"_{place}" if index else ""
+            context += [(place, replace(term, name=term.name + ending)) for term in FIXTURE_CONTEXT]
+        if len(self.interactions) > 1:
+            context.append((first, STAGE))
+        own = {place: (JOINT_POSITION, *skill.terms) for place, skill in self.skills.items()}
+        terms = {f"task_{place}": tuple((place, term) for term in each) for place, each in own.items()}
+        return terms | {"context": tuple(context)}
+
+    @property
+    def layout(self) -> dict[str, dict[str, slice]]:
+        """Columns of every observation: key -> term -> columns."""
+        return {key: layout_of([term for _, term in terms]) for key, terms in self.terms.items()}
 
     @cached_property
     def offsets(self) -> NDArray[np.float64]:

@@ -4,8 +4,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from dexcompose_envs import env_id, pair_names, skill_names
-from dexcompose_envs.skills import make_expert, make_skill, parse_pair, register_skill
+from dexcompose_envs import env_id, pair_names, register_skill, skill_names
+from dexcompose_envs.skills import make_expert, make_skill, parse_pair
 
 pytestmark = pytest.mark.usefixtures("dummy_skills")
 DUMMIES = ("HoldBlock", "PressFlap")
