@@ -117,7 +117,7 @@ def test_released_fingers_and_wrist_belong_to_b() -> None:
 def test_what_determines_the_actions_is_described() -> None:
     def described(**changes: Any) -> Any:
         spec = CompositionSpec(mask="TH+MF", stabiliser=None, **changes)
-        return spec.make("mine", PAIR, base_policy=SeededPolicy()).describe()
+        return ComposedMethod("mine", spec, PAIR, base_policy=SeededPolicy()).describe()
 
     changes: list[dict[str, Any]] = [
         {}, {"residual_writes": "all"}, {"hide_preserved": False}, {"hold_steps": 3}, {"transition_steps": 5},
@@ -179,7 +179,7 @@ def test_preserved_fingers_are_hidden_from_a_policy_trained_without_them(
     train(demos, config, tmp_path / "PushButton.safetensors")
     policy = DiffusionPolicy(*load_weights(tmp_path / "PushButton.safetensors", KIND))
 
-    method = CompositionSpec(mask=mask, stabiliser=None).make("plain", PAIR, base_policy=policy)
+    method = ComposedMethod("plain", CompositionSpec(mask=mask, stabiliser=None), PAIR, base_policy=policy)
     assert seen is None or seeing(method, seen)
     assert unseen is None or not seeing(method, unseen)
 
