@@ -102,7 +102,7 @@ def test_the_gpu_example_on_warps_cpu_path(small):
 def test_the_reinforcement_learning_example(small):
     changes = {
         "num_envs=32": "num_envs=16",
-        "n_steps=64": "n_steps=8",
+        "n_steps=64": "n_steps=4",
         "batch_size=512": "batch_size=32, n_epochs=2",
         "verbose=1": "verbose=0",
         "model.learn(100_000)": "model.learn(64)",

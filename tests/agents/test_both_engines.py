@@ -76,5 +76,5 @@ def test_releases_are_tested_on_warp(held_library, tmp_path):
     assert warp[0].p_ret == native[0].p_ret == 1.0
     assert warp[1].p_ret == native[1].p_ret
     assert json.loads((tmp_path / "release_test.json").read_text())["backend"] == "warp"
-    with pytest.raises(ValueError, match="holds a release test whose settings.backend is 'warp'; expected 'mujoco'"):
+    with pytest.raises(ValueError, match=r"holds a release test whose settings\.backend is 'warp'; expected 'mujoco'"):
         run_release_test("GraspBall", config, out=tmp_path, **options)

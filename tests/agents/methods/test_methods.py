@@ -19,6 +19,7 @@ from dexcompose_agents.diffusion.dataset import Episode
 from dexcompose_agents.diffusion.policy import DiffusionPolicy
 from dexcompose_agents.diffusion.training import KIND, train
 from dexcompose_agents.methods import CompositionMethod, CompositionSpec, make_method
+from dexcompose_agents.methods.composed import ComposedMethod
 from dexcompose_agents.residual.config import ResidualBConfig
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_size
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
