@@ -1,7 +1,7 @@
 """Fingertip grasps as closing postures in the palm frame, and the expert that carries one out.
 
 A posture holds targets of the position actuators: the fingers meet the object before they reach them, and the
-difference is the grasp force. `grasp_search.py` finds postures for a new object.
+difference is the grasp force. `benchmarks/grasp_search.py` finds postures for a new object.
 """
 
 from __future__ import annotations

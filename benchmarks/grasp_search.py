@@ -1,6 +1,6 @@
 """Finds a fingertip grasp of a retention skill's object: contacts, inverse kinematics, then cross-entropy.
 
-    python -m dexcompose_envs.skills.grasp_search GraspBall --seed 0 --generations 12
+    python benchmarks/grasp_search.py GraspBall --seed 0 --generations 12
 
 A candidate is 21 numbers: the object's place in the palm (3, m) and the wrist's Euler angles (3, rad), added to those
 of the skill's present grasp, which may be a rough one (`Grasp.rough`); and for each finger the direction from which it
@@ -311,7 +311,7 @@ def as_python(grasp: Grasp) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> Found:
     """Runs a search and prints the grasp."""
-    parser = argparse.ArgumentParser(prog="python -m dexcompose_envs.skills.grasp_search", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python benchmarks/grasp_search.py", description=__doc__)
     parser.add_argument("skill", help="a retention skill, such as GraspBall")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--generations", type=int, default=12)

@@ -1,5 +1,8 @@
 """The search for grasps: contacts on objects, inverse kinematics, cross-entropy, and what a trial finds."""
 
+import sys
+from pathlib import Path
+
 import mujoco
 import numpy as np
 import pytest
@@ -7,9 +10,14 @@ import pytest
 from dexcompose_envs import hand
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.scene import build_scene
-from dexcompose_envs.skills import grasp_search, make_retention
-from dexcompose_envs.skills.grasp_search import ASIDE, DIRECTION, FingerReach, GraspSearch, Surface, as_python
+from dexcompose_envs.skills import make_retention
 from dexcompose_envs.skills.grasping import Grasp
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import grasp_search
+from grasp_search import ASIDE, DIRECTION, FingerReach, GraspSearch, Surface, as_python
+
+del sys.path[0]
 
 
 @pytest.fixture(scope="module")
