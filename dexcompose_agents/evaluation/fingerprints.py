@@ -76,7 +76,7 @@ def _class_source(cls: type) -> str:
     own = [name for name in modules if name == "__main__" or name.partition(".")[0] not in sys.stdlib_module_names]
     try:
         return _hash(Path(inspect.getsourcefile(sys.modules[name]) or "") for name in own)
-    except (KeyError, TypeError, OSError):  # written in a session: no two can be told to be the same
+    except (KeyError, TypeError, OSError):  # typed at a prompt: no two can be told to be the same
         return f"unreadable {secrets.token_hex(4)}"
 
 
