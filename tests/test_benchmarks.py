@@ -41,7 +41,9 @@ def test_native_environment_against_bare_mujoco(script, tmp_path):
     for row in result["rows"]:
         cell = row["threads"]["1"]
         assert_positive(row["bare_steps_per_s"], *cell.values())
-        assert cell["ratio_per_core"] == pytest.approx(cell["steps_per_s"] / row["bare_steps_per_s"], abs=2e-3)
+        assert cell["ratio_per_core"] == pytest.approx(
+            cell["steps_per_s"] / row["bare_steps_per_s"], abs=2e-2
+        )  # rates are printed rounded
 
 
 def test_warp_ladder(script, tmp_path, capsys):
