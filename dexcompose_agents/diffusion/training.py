@@ -99,7 +99,8 @@ def train(
     if resume and checkpoint.exists():
         run.load(checkpoint)
     saved = time.monotonic()
-    with interrupt_flag() as interrupted, tensor_cores(device):
+    # The caller's autocast would reach the backward pass, also where the forward pass has its own.
+    with interrupt_flag() as interrupted, tensor_cores(device), torch.autocast(device.type, enabled=False):
         while run.fraction < 1:
             run.advance()
             if progress is not None:

@@ -131,7 +131,7 @@ class PPO:
             self._restore(self._complete)  # The call before was stopped while it put things right.
         self._complete = self._state()
         try:
-            with tensor_cores(self.device):
+            with tensor_cores(self.device), torch.autocast(self.device.type, enabled=False):
                 while True:
                     evaluated = self._evaluate_if_due()
                     if self._spent():

@@ -3,20 +3,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 _spec = importlib.util.spec_from_file_location("diffusion_toy", Path(__file__).with_name("toy.py"))
 toy = importlib.util.module_from_spec(_spec)
 sys.modules["diffusion_toy"] = toy
 _spec.loader.exec_module(toy)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """A policy acts alike whatever the caller has set in torch, and leaves the settings as they were."""
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
@@ -12,45 +10,15 @@ from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.diffusion.training import KIND, train
 
 
-@contextmanager
-def double_precision():
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@contextmanager
-def another_device():
-    torch.set_default_device("meta")
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-SETTINGS = {
-    "double precision": double_precision,
-    "another device": another_device,
-    "another device in a block": lambda: torch.device("meta"),
-    "inference mode": torch.inference_mode,
-    "no gradients": torch.no_grad,
-    "lower precision": lambda: torch.autocast("cpu", torch.bfloat16),
-    "strict floats": lambda: np.errstate(all="raise"),
-}
-
-
 @pytest.fixture(scope="module")
 def expected(trained):
     return rollout(load_policy("PushButton", path=trained[0]), range(6), length=9)[0]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("also_loads", [True, False])
-def test_settings_of_the_caller_change_no_action(trained, expected, setting, also_loads):
+def test_settings_of_the_caller_change_no_action(trained, expected, caller_settings, also_loads):
     policy = load_policy("PushButton", path=trained[0])
-    with SETTINGS[setting]():
+    with caller_settings():
         if also_loads:
             policy = load_policy("PushButton", path=trained[0])
         policy.hide_fingers(())
@@ -79,11 +47,10 @@ def test_loading_and_acting_leave_the_global_generators_alone(trained):
     np.testing.assert_array_equal(of_numpy, np.random.get_state()[1])
 
 
-@pytest.mark.parametrize("setting", ["double precision", "another device", "inference mode", "no gradients"])
-def test_settings_of_the_caller_change_nothing_that_is_learned(tmp_path, setting):
+def test_settings_of_the_caller_change_nothing_that_is_learned(tmp_path, caller_settings):
     demos = episodes(3, length=10)
     train(demos, QUICK, tmp_path / "plain")
-    with SETTINGS[setting]():
+    with caller_settings():
         train(demos, QUICK, tmp_path / "set")
     plain, found = (load_weights(tmp_path / name, KIND)[0] for name in ("plain", "set"))
     assert all(torch.equal(value, found[name]) for name, value in plain.items())

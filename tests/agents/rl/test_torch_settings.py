@@ -1,6 +1,6 @@
 """Whatever a user has told torch before, learning and acting come out the same."""
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,33 +11,6 @@ from dexcompose_agents.rl.point_mass import PointMass
 from dexcompose_agents.rl.ppo import PPO
 
 CONFIG = PPOConfig(num_envs=4, horizon=6, total_steps=72, hidden=(8,), evaluate_every=1, epochs=1, target_kl=1.0)
-
-
-@contextmanager
-def _double_precision():
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@contextmanager
-def _elsewhere():
-    torch.set_default_device("meta")
-    try:
-        yield
-    finally:
-        torch.set_default_device(None)
-
-
-SETTINGS = {
-    "double precision": _double_precision,
-    "another device": _elsewhere,
-    "another device, as a context": lambda: torch.device("meta"),
-    "no gradients": torch.no_grad,
-    "inference": torch.inference_mode,
-}
 
 
 class _WithGradients(PointMass):
@@ -76,9 +49,8 @@ def usual(tmp_path_factory):
     return _run(tmp_path_factory.mktemp("usual"), nullcontext)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_settings_change_nothing(tmp_path, usual, name):
-    numbers, evaluations = _run(tmp_path, SETTINGS[name])
+def test_settings_change_nothing(tmp_path, usual, caller_settings):
+    numbers, evaluations = _run(tmp_path, caller_settings)
     assert numbers.device.type == "cpu"
     assert torch.equal(numbers, usual[0])
     assert evaluations == usual[1]

@@ -2,23 +2,12 @@
 
 import csv
 
-import pytest
-import torch
-
 from dexcompose_agents import cli
 
 PAIR = "HoldBlock-PressFlap"
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_from_demonstrations_to_evaluation(dummy_skills, one_thread, tmp_path, capsys):
+def test_from_demonstrations_to_evaluation(dummy_skills, tmp_path, capsys):
     made, out = tmp_path / "made", tmp_path / "eval"
     assert cli.main(["train", "all", "--preset", "test", "--only", PAIR, "--out", str(made)]) == 0
     for name in ("HoldBlock", "PressFlap", "stabiliser-HoldBlock", f"residual-{PAIR}"):
