@@ -1,6 +1,7 @@
 """Stabiliser A by hand: what it sees, its last residual included, whose file it takes, and torch's settings."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from dexcompose_agents.residual.stabiliser_task import StabiliserTask
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.ownership import FingerMask
 
-from ..rl.test_torch_settings import SETTINGS
 from .fakes import LAYOUT, every, network, observation, uniform
 
 MASK = FingerMask.parse("TH+MF")
@@ -123,13 +123,17 @@ def test_the_file_of_something_else_is_refused(tmp_path, expected, message):
     assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, "gradients"])
-def test_settings_change_nothing(tmp_path, name):
-    rng = np.random.default_rng(0)
-    obs, base, started = observation(rng, 3), uniform(rng, 3, 28), every(3)
+@pytest.fixture
+def run(tmp_path):
+    """Says what the loaded policy says inside a setting, with gradients wanted of what it reads if asked, and after."""
     _policy().save(tmp_path / "stabiliser.safetensors", network(0, FEATURE_SIZE, 22, 0.3))
 
-    def run(inside, obs, base):
+    def said(inside=nullcontext, gradients=False):
+        rng = np.random.default_rng(0)
+        obs, base, started = observation(rng, 3), uniform(rng, 3, 28), every(3)
+        if gradients:
+            for value in (*obs.values(), base):
+                value.requires_grad_()
         with inside():
             policy = StabiliserPolicy.load(tmp_path / "stabiliser.safetensors")
             policy.reset(obs, LAYOUT, started, MASK)
@@ -138,8 +142,12 @@ def test_settings_change_nothing(tmp_path, name):
         assert not any(each.requires_grad for each in said)
         return torch.stack(said)
 
-    usual = run(lambda: torch.enable_grad(), obs, base)
-    if name == "gradients":
-        for value in (*obs.values(), base):
-            value.requires_grad_()
-    assert torch.equal(run(SETTINGS.get(name, torch.enable_grad), obs, base), usual)
+    return said
+
+
+def test_settings_change_nothing(run, caller_settings):
+    assert torch.equal(run(caller_settings), run())
+
+
+def test_observations_with_gradients_change_nothing(run):
+    assert torch.equal(run(gradients=True), run())
