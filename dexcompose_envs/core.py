@@ -17,6 +17,7 @@ from dexcompose_envs.episodes import base_shake, phases
 from dexcompose_envs.episodes.judge import Judge, Step, longest_episode
 from dexcompose_envs.episodes.restarts import Reports, Restarts
 from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
+from dexcompose_envs.episodes.sensor_noise import SensorNoise
 from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import Array, Snapshot, compute
@@ -24,6 +25,7 @@ from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.physics import ContactOverflowError, make_engine
 from dexcompose_envs.physics.workers import usable_cores
 from dexcompose_envs.scene import build_scene
+from dexcompose_envs.skills.terms import axis_of
 from dexcompose_envs.states import StateTag
 
 
@@ -50,7 +52,9 @@ class BatchedCore:
         self.config, self.chain = config, config.chain()
         self.start = config.start_of(self.chain)
         self.scene = build_scene(config.retention, *config.interactions)
-        self.sampler = StartSampler(self.scene, config.shake_of(self.chain), config.held_split, config.held_states)
+        self.sampler = StartSampler(
+            self.scene, config.shake_of(self.chain), config.hidden_physics, config.held_split, config.held_states
+        )
         self.sampler.check(self.start)
         self.engine = make_engine(config.backend, self.scene, n, config.num_threads, config.device)
         self.arrays = self.engine.arrays
@@ -73,6 +77,7 @@ class BatchedCore:
         }
         longest = config.max_episode_steps or longest_episode(self.chain)
         self.judge = Judge(self.chain, n, longest, config.terminate_on_success, self.arrays)
+        self._noise = SensorNoise(config.sensor_noise, self.arrays)
         self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
 
     def _draw_rows(
@@ -187,6 +192,7 @@ class BatchedCore:
             previous_action=self._memory["previous_action"],
             reference=self._memory["reference"],
             hold_target=self._memory["hold_target"],
+            hold_axis=self._memory["hold_axis"],
             phase=self._one_hot[self.judge.phase(self._elapsed)],
             joint_low=self._low,
             joint_span=self._high - self._low,
@@ -200,6 +206,8 @@ class BatchedCore:
     def observe(self) -> dict[str, Array]:
         """Observations of all worlds: key -> (N, size) float32, fresh."""
         snapshot, xp = self.snapshot(), self.arrays.xp
+        if self.config.sensor_noise > 0:
+            snapshot = self._noise.add(snapshot, self._memory["noise"], self._elapsed)
         views = {place: replace(snapshot, place=place) for place in self.chain.skills}
         views |= {place: snapshot.at(place, offset) for place, offset in self._offsets.items()}
         return {key: xp.astype(compute(terms, views), xp.float32) for key, terms in self._terms.items()}
@@ -270,6 +278,13 @@ class BatchedCore:
         self._rows = self.arrays.of(frozen["rows"])
         self._put(self.arrays.of(frozen["state"]), self.arrays.of(worlds, self.arrays.xp.int64))
 
+    def hidden_physics(self) -> NDArray[np.float64]:
+        """Factor on the object's nominal mass (1 without one) and friction of hand and object, (N, 2)."""
+        constants = self.engine.constants
+        hidden, nominal = to_numpy(self.engine.hidden()).astype(np.float64), constants.nominal()[None]
+        mass = constants.mass(hidden) / constants.mass(nominal) if self.chain.retention else np.ones(self.num_worlds)
+        return np.stack([mass, constants.friction(hidden)], axis=1)
+
     def held_columns(self) -> dict[str, NDArray[np.float64]]:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""
         forces = 10 * to_numpy(self.observe()["context"])[:, self.layout["context"]["finger_contact"]]
@@ -277,6 +292,8 @@ class BatchedCore:
         return {
             **self.sampler.held_columns(*states),
             "control": hand.denormalize(to_numpy(self._memory["previous_action"])),
+            "hold_axis": to_numpy(axis_of(self.snapshot().sensors["object_quaternion"])).astype(np.float64),
+            "physics": self.hidden_physics(),
             "contact": forces.astype(np.float64),
         }
 

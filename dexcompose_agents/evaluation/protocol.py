@@ -38,10 +38,13 @@ from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.files import lock_folder
+from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 from dexcompose_envs.skills import composite_name
 
 HELD_SPLIT = "test"
+VARIED = {name: getattr(CoreConfig(), name) for name in ("physics", "sensor_noise")}
+"""What an evaluation may vary of the environments, as it is by default; recorded in any case."""
 NO_SELECTOR = "none"
 
 
@@ -156,7 +159,7 @@ def evaluate(
     folder = None if out is None else Path(out)
     engine = {} if backend == "mujoco" else {"backend": backend}
     options = {**(env_kwargs or {}), **engine}
-    env = {"held_split": HELD_SPLIT, **options}
+    env = {"held_split": HELD_SPLIT, **VARIED, **options}
     if worlds is make_worlds:
         env |= environment_fingerprint(pair, options.get("held_states"))
     if engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 
@@ -9,6 +10,7 @@ from dexcompose_envs.arrays import Arrays, fresh
 from dexcompose_envs.episodes import phases
 from dexcompose_envs.observations import Array, Snapshot
 from dexcompose_envs.skills.chain import Chain
+from dexcompose_envs.skills.terms import axis_of
 
 
 @dataclass
@@ -25,10 +27,10 @@ class Judge:
     """Judges N worlds of one environment.
 
     A held object is *lost* when it is further than the skill's `RETENTION_RADIUS` from its hold target in the palm
-    frame, or lower than its `DROP_HEIGHT`. Interactions are done in turn: a stage of a composite is *through* when its
-    interaction was done while the object is held, and the object is still held `phases.SETTLE_STEPS` later; with the
-    last stage the episode *succeeds*. A retention skill alone succeeds after `STREAK` good steps in a row, an
-    interaction skill alone as soon as it is done.
+    frame, lower than its `DROP_HEIGHT`, or turned by more than its `MAX_TURN` from how it was held. Interactions are
+    done in turn: a stage of a composite is *through* when its interaction was done while the object is held, and the
+    object is still held `phases.SETTLE_STEPS` later; with the last stage the episode *succeeds*. A retention skill
+    alone succeeds after `STREAK` good steps in a row, an interaction skill alone as soon as it is done.
 
     A stage must be done within the task's time, else the episode counts as failed, whatever limit it is cut off at;
     settling is given its time beyond that. A world that diverges is truncated: nothing is known of it, and nothing is
@@ -133,6 +135,9 @@ class Judge:
         distance = xp.sqrt(xp.sum(offset * offset, axis=-1))
         height = snapshot.sensors["object_world_position"][:, 2]
         kept = (distance <= skill.RETENTION_RADIUS) & (height >= skill.DROP_HEIGHT)
+        if skill.MAX_TURN is not None:
+            axis = axis_of(snapshot.sensors["object_quaternion"])
+            kept = kept & (xp.sum(axis * snapshot.hold_axis, axis=-1) >= math.cos(skill.MAX_TURN))
         achieved = skill.achieved(snapshot)
         self._streak = xp.where(achieved, self._streak + 1, 0)
         return xp.where(is_held_start, kept, achieved), ~kept & is_held_start, distance

@@ -101,6 +101,12 @@ class RetentionSkill(Skill):
     """d_ret: largest distance of the held object from its hold target in the palm frame, m."""
     DROP_HEIGHT: ClassVar[float] = 0.03
     """h_drop: least height of the held object's centre above the table, m."""
+    MAX_TURN: ClassVar[float | None] = None
+    """Largest angle of the held object's z axis from that of the hold, in the palm frame, rad; None: it may turn."""
+    HOLD_SQUEEZE: ClassVar[float] = 1.0
+    """How much of a grasp's squeeze is kept for the hold: q_ref is set to q + HOLD_SQUEEZE (q_ref - q), q being where
+    the fingers are. It is chosen so that the hold could bear three times the object's weight, a person's margin for
+    things whose weight and surface are uncertain; `benchmarks/hold_strength.py` finds it."""
 
     @property
     @abstractmethod

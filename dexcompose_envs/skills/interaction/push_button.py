@@ -19,7 +19,7 @@ from dexcompose_envs.skills.trajectories import Waypoint
 
 
 class PushButton(InteractionSkill):
-    """A round button of 44 mm diameter on a 60 mm pedestal, pressed along world -Z.
+    """A round button of 36 mm diameter on a 60 mm pedestal, pressed along world -Z.
 
     The spring resists with 5 N at rest and 9.8 N at full travel (12 mm). Success: the cap has travelled at least
     `TARGET_TRAVEL` = 10 mm. The pedestal stands within +-4 cm of its nominal place.
@@ -34,7 +34,7 @@ class PushButton(InteractionSkill):
     STIFFNESS = 400.0
     PRELOAD = 5.0
     PEDESTAL = 0.060
-    CAP_RADIUS, CAP_HALF_HEIGHT = 0.022, 0.009
+    CAP_RADIUS, CAP_HALF_HEIGHT = 0.018, 0.009
     NOMINAL = (0.36, 0.0, 0.0)
     SPREAD = 0.04
 

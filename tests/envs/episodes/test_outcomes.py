@@ -21,7 +21,9 @@ def snapshot(**sensors):
     """A snapshot of one world that holds only what a task's judgement reads."""
     arrays = {name: np.array([value], np.float64) for name, value in sensors.items()}
     empty = np.zeros((1, 0))
-    return Snapshot(arrays, empty, empty, np.zeros((1, 3)), empty, empty, empty, empty, "b", empty, empty)
+    return Snapshot(
+        arrays, empty, empty, np.zeros((1, 3)), np.zeros((1, 3)), empty, empty, empty, empty, "b", empty, empty
+    )
 
 
 @pytest.mark.parametrize(("travel", "done"), [(0.0, False), (0.0099, False), (0.0101, True)])
@@ -261,7 +263,8 @@ def test_a_retention_skill_from_a_held_start_ends_only_when_lost(held, monkeypat
 
 def test_pressing_the_button_with_the_ball_in_the_hand_succeeds(held_library):
     """All physics: the wrist carries ball and hand over the button and pushes the ball down on it."""
-    venv = gym.make_vec(PAIR, num_envs=4, held_states=held_library("GraspBall"), autoreset_mode="Disabled")
+    options = {"held_states": held_library("GraspBall"), "physics": "nominal", "autoreset_mode": "Disabled"}
+    venv = gym.make_vec(PAIR, num_envs=4, **options)
     obs, _ = venv.reset(seed=0, options={"held_index": np.arange(4)})
     layout = venv.unwrapped.layout
     stay = hand.denormalize(obs["context"][:, layout["context"]["previous_action"]])
