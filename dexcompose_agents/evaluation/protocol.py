@@ -34,6 +34,7 @@ from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import Advance
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes.phases import ONGOING
@@ -176,6 +177,7 @@ def evaluate(
         if progress is not None:
             progress(len(plan) - len(todo), len(plan))
         if todo:
+            stack.enter_context(one_thread())
             venv = worlds(pair, min(num_envs, len(todo)), **options)
             stack.callback(venv.close)
             rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)

@@ -26,6 +26,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_agents.runtime.compute import make_numpy_vec
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import artefacts, env_id, hand
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
@@ -135,7 +136,7 @@ def collect(
             settings["backend"] = backend
         if (done := _complete(out, settings, count)) is not None:
             return done
-        with lock_folder(out.with_name(out.name + ".shards")) as folder:
+        with lock_folder(out.with_name(out.name + ".shards")) as folder, one_thread():
             shards = _Shards(Pieces(folder, settings, "give another output or remove it"))
             collector = _Collector(venv.unwrapped, agent, criteria)
             plan = (Episode(seed + number) for number in range(shards.episodes, max_attempts))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dexcompose_agents.artefacts.weights import load_weights, save_weights, weights_hash
 from dexcompose_agents.rl.normalizer import RunningNormalizer
+from dexcompose_agents.runtime.threads import one_thread
 
 HIDDEN = (256, 256, 128)
 INITIAL_LOG_STD = -1.5
@@ -32,6 +33,8 @@ class ActorCritic(nn.Module):
     return_mean: Tensor
     return_std: Tensor
 
+    # Orthogonal starts are decompositions, which round differently for different numbers of threads.
+    @one_thread()
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -161,4 +164,5 @@ class DeterministicPolicy:
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:
         """Mean residual (N, k), float32, of observations (N, d)."""
-        return self.network.mean(observation.to(torch.float64)).to(torch.float32)
+        with one_thread(self.device):
+            return self.network.mean(observation.to(torch.float64)).to(torch.float32)
