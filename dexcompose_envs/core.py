@@ -132,7 +132,7 @@ class BatchedCore:
         for name, part in self._firsts.parts(self._rows, MEMORY_PARTS).items():
             self._memory[name] = choose(worlds, part, self._memory[name])
         self._elapsed = choose(worlds, self.arrays.xp.zeros_like(self._elapsed), self._elapsed)
-        self.judge.reset(worlds)
+        self.judge.reset(worlds, self.snapshot())
 
     def prepare_restarts(self) -> None:
         """Sees to it that `restart` can be called in the step to come; raises what earlier steps found late."""
@@ -212,9 +212,10 @@ class BatchedCore:
         views |= {place: snapshot.at(place, offset) for place, offset in self._offsets.items()}
         return {key: xp.astype(compute(terms, views), xp.float32) for key, terms in self._terms.items()}
 
+    @np.errstate(under="ignore")
     def initial_info(self) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
-        return self.judge.initial_info(self._elapsed, self._is_held_start)
+        return self.judge.initial_info(self._elapsed, self._is_held_start, self.snapshot())
 
     def _remembered(self) -> list[Array]:
         """Everything but physics that an episode carries, each (N, ...)."""

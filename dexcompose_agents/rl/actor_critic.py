@@ -92,6 +92,12 @@ class ActorCritic(nn.Module):
         """Mean residual (..., k), the deterministic policy."""
         return self.forward(observation)[0]
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Makes the mean residual exactly zero again, as it was at the start."""
+        nn.init.zeros_(self.mean_layer.weight)
+        nn.init.zeros_(self.mean_layer.bias)
+
     def sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """Draws residuals (..., k) around their means (..., k)."""
         noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=torch.float32)

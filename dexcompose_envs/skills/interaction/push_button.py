@@ -14,7 +14,7 @@ from dexcompose_envs.skills.base import InteractionSkill, Things
 from dexcompose_envs.skills.expert import Expert, Pace, seen_from_palm
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
 from dexcompose_envs.skills.postures import INDEX_TIP, curl_others, draw_in
-from dexcompose_envs.skills.terms import palm_to_site, share, tip_to_site
+from dexcompose_envs.skills.terms import lateral_distance, palm_to_site, share, tip_to_site
 from dexcompose_envs.skills.trajectories import Waypoint
 
 
@@ -29,6 +29,9 @@ class PushButton(InteractionSkill):
     DESCRIPTION = "Press a round spring-loaded button (5 to 10 N) by 10 mm with the index finger."
     joints = ("travel",)
     sites = ("cap_top",)
+    RESIDUAL_DIMENSIONS = ("wrist",)
+    APPROACH_LIMIT = 0.06
+    """From this lateral distance (m) on it does not matter how much further the fingertip is."""
     TRAVEL = 0.012
     TARGET_TRAVEL = 0.010
     STIFFNESS = 400.0
@@ -102,6 +105,10 @@ class PushButton(InteractionSkill):
     def done(self, snapshot: Snapshot) -> Array:
         """Travel of at least `TARGET_TRAVEL`."""
         return snapshot.joint("travel") >= self.TARGET_TRAVEL
+
+    def approach(self, snapshot: Snapshot) -> Array:
+        """Lateral (horizontal) distance from the index fingertip to the button's centre, up to `APPROACH_LIMIT`."""
+        return lateral_distance(snapshot.tip("FF"), snapshot.site("cap_top"), self.APPROACH_LIMIT)
 
     def expert(self) -> Expert:
         """Presses with the index finger."""
