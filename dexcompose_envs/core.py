@@ -25,7 +25,6 @@ from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.physics import ContactOverflowError, make_engine
 from dexcompose_envs.physics.workers import usable_cores
 from dexcompose_envs.scene import build_scene
-from dexcompose_envs.skills.terms import axis_of
 from dexcompose_envs.states import StateTag
 
 
@@ -192,7 +191,6 @@ class BatchedCore:
             previous_action=self._memory["previous_action"],
             reference=self._memory["reference"],
             hold_target=self._memory["hold_target"],
-            hold_axis=self._memory["hold_axis"],
             phase=self._one_hot[self.judge.phase(self._elapsed)],
             joint_low=self._low,
             joint_span=self._high - self._low,
@@ -293,7 +291,6 @@ class BatchedCore:
         return {
             **self.sampler.held_columns(*states),
             "control": hand.denormalize(to_numpy(self._memory["previous_action"])),
-            "hold_axis": to_numpy(axis_of(self.snapshot().sensors["object_quaternion"])).astype(np.float64),
             "physics": self.hidden_physics(),
             "contact": forces.astype(np.float64),
         }

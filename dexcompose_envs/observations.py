@@ -27,7 +27,6 @@ class Snapshot:
         previous_action: Last executed action (N, 28), in [-1, 1].
         reference: Finger targets q_ref of the reference hold action (N, 22), in [-1, 1]; zeros before a hold.
         hold_target: Object position to keep, in the palm frame (N, 3), m.
-        hold_axis: Object's z axis to keep, in the palm frame (N, 3); zeros where it isn't known.
         phase: Index into `phases.PHASES`, one-hot (N, 3).
         joint_low: Lower joint limits (28,), m and rad.
         joint_span: Upper minus lower joint limits (28,), m and rad.
@@ -42,7 +41,6 @@ class Snapshot:
     previous_action: Array
     reference: Array
     hold_target: Array
-    hold_axis: Array
     phase: Array
     joint_low: Array
     joint_span: Array

@@ -4,8 +4,9 @@ Every episode starts from scratch with its own seed, mass and friction. When the
 fingers are told to stay where they are told to be; once the grasp has settled, its squeeze is lowered to a person's
 margin (`HOLD_SQUEEZE` of the skill), which gives the reference hold action `q_ref`. This constant command is held for
 2 s. The state at the end of that quiet hold is kept if the object stayed within 5 mm in the palm frame all the time, is
-still held as it was, in the air, and hardly moves any more. So every state is one that five fingers hold under the mass
-and friction that are kept with it.
+still held as it was, in the air, and hardly moves any more; and if the five fingers then still hold it while the wrist
+trembles and pitches as in a composite. So whoever starts from a state can keep the object, under the mass and friction
+that are kept with it: what a hand can't carry with all its fingers says nothing about who lets go of some.
 
 Episodes are numbered; a library holds the first `count` accepted ones in the order of their numbers, so neither the
 number of worlds nor an interruption changes it. Finished episodes are saved in shards beside the output; a run that
@@ -30,17 +31,22 @@ from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import artefacts, env_id, hand
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
+from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT
+from dexcompose_envs.episodes import base_shake
 from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE, Array
 from dexcompose_envs.pieces import Pieces, Progress, UnfinishedError
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 from dexcompose_envs.skills import make_retention
+from dexcompose_envs.skills.trajectories import minimum_jerk
 
 SHARD_EPISODES = 128
 """Finished episodes per shard."""
-REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet")
+REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet", "dropped")
 """What became of an episode."""
+PITCH_STEPS = 40
+"""Control steps over which the wrist pitches when the hand is moved."""
 Row = dict[str, NDArray[np.float64]]
 """One held state: column name -> values."""
 
@@ -65,11 +71,17 @@ class HoldCriteria:
     """Largest speed (m/s) of the object relative to the palm at the end of the hold."""
     max_joint_speed: float = 0.2
     """Largest speed (rad/s) of a finger joint at the end of the hold."""
+    carry_steps: int = 70
+    """Control steps in which the hand is then moved: what it can't carry with five fingers is no start."""
+    carry_pitch: float = 1.1
+    """Pitch of the wrist (rad), reached over the first `PITCH_STEPS` of them."""
+    carry_shake: float = 1.0
+    """Scale of the wrist's tremble meanwhile, see `dexcompose_envs.episodes.base_shake`."""
 
     @property
     def longest_episode(self) -> int:
         """Control steps that no episode outlasts."""
-        return self.reach_steps + self.settle_steps + self.soften_steps + self.hold_steps + 1
+        return self.reach_steps + self.settle_steps + self.soften_steps + self.hold_steps + self.carry_steps + 1
 
 
 def collect(
@@ -202,25 +214,30 @@ def _fill(shards: _Shards, rollouts: Iterator[Rollout], count: int, progress: Pr
 
 
 class _Collector(Watcher):
-    """Lets an agent grasp, holds still where it succeeds, lowers the squeeze, and judges the hold."""
+    """Lets an agent grasp, holds still where it succeeds, lowers the squeeze, judges the hold, and moves the hand."""
 
     def __init__(self, worlds: Any, agent: Agent, criteria: HoldCriteria) -> None:
         self.name, self._agent, self._criteria, self._worlds = agent.name, agent, criteria, worlds
         n = worlds.num_envs
         skill = make_retention(worlds.retention)
-        self._squeeze, self._max_turn = skill.HOLD_SQUEEZE, np.inf if skill.MAX_TURN is None else criteria.max_turn
+        self._squeeze, self._max_turn = skill.HOLD_SQUEEZE, skill.MAX_TURN or np.inf
         self._reached, self._reached_at = np.zeros(n, bool), np.zeros(n, np.int64)
         self._command = np.zeros((n, hand.NUM_ACTIONS))
         self._grasp, self._reference = np.zeros((2, n, hand.NUM_FINGER_JOINTS))
         self._start, self._axis = np.zeros((2, n, 3))
+        self._stayed = np.zeros((n, hand.NUM_WRIST))
+        self._shake = np.zeros((n, *base_shake.SHAPE))
+        self._radius = skill.RETENTION_RADIUS
         self._reasons: dict[int, str] = {}
-        self._columns: Mapping[str, NDArray[Any]] = {}
+        self._rows: dict[int, Row] = {}
 
     def reset(
         self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: NDArray[np.int64], seeds: NDArray[np.int64]
     ) -> None:
         self._agent.reset(obs, info, env_ids, seeds)
         self._reached[env_ids] = False
+        for world, seed in zip(env_ids.tolist(), seeds.tolist(), strict=True):
+            self._shake[world] = base_shake.sample(np.random.default_rng([seed, 11]), self._criteria.carry_shake)
 
     def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
         command = self._command.astype(np.float32)
@@ -243,29 +260,36 @@ class _Collector(Watcher):
         joint_speed = np.abs(context[:, terms["joint_velocity"]][:, hand.NUM_WRIST :]).max(axis=1) / VELOCITY_SCALE
         since = np.where(reached, moment.steps - self._reached_at, -1)
         quiet = since - limits.settle_steps - limits.soften_steps  # control steps of the quiet hold
+        carried = quiet - limits.hold_steps
         begins = quiet == 0
         self._start[begins], self._axis[begins] = position[begins], axis[begins]
+        way = np.linalg.norm(position - self._start, axis=1)
         turn = np.arccos(np.clip(np.sum(axis * self._axis, axis=1), -1.0, 1.0))
-        moved = (np.linalg.norm(position - self._start, axis=1) > limits.max_motion) | (turn > self._max_turn)
-        through = quiet >= limits.hold_steps
+        moved = (way > limits.max_motion) | ((turn > limits.max_turn) & np.isfinite(self._max_turn))
+        held_through = carried == 0
         over = moment.ended
         # The first that is true decides.
         reasons = {
             "unstable": moment.unstable,
             "not_reached": ~reached & (over | (~success & (moment.steps >= limits.reach_steps))),
-            "lost": reached & (~held | (over & ~through)),
-            "moved": (quiet > 0) & moved,
-            "not_quiet": through & ((speed > limits.max_object_speed) | (joint_speed > limits.max_joint_speed)),
-            "accepted": through,
+            "lost": reached & (carried <= 0) & (~held | over),
+            "moved": (quiet > 0) & (carried <= 0) & moved,
+            "not_quiet": held_through & ((speed > limits.max_object_speed) | (joint_speed > limits.max_joint_speed)),
+            "dropped": (carried > 0) & ((way > self._radius) | (turn > self._max_turn)),
+            "accepted": carried >= limits.carry_steps,
         }
         over = np.any(list(reasons.values()), axis=0)
         first = np.argmax(list(reasons.values()), axis=0)
         self._reasons = {world: list(reasons)[first[world]] for world in np.flatnonzero(over).tolist()}
-        self._columns = self._worlds.held_columns() if through.any() else {}
+        if held_through.any():
+            columns = self._worlds.held_columns()
+            for world in np.flatnonzero(held_through).tolist():
+                self._rows[world] = self._row(world, columns)
 
         arrived = ~reached & ~over & success
         self._stay(arrived, moment)
         self._soften(since, moment.obs)
+        self._carry(carried)
         if arrived.any():
             self.idle(np.flatnonzero(arrived))
         return over
@@ -275,6 +299,7 @@ class _Collector(Watcher):
         wrist = moment.obs["task_a"][:, : hand.NUM_WRIST]
         self._command[arrived] = np.concatenate([wrist, moment.actions[:, hand.NUM_WRIST :]], axis=1)[arrived]
         self._grasp[arrived] = self._command[arrived][:, hand.NUM_WRIST :]
+        self._stayed[arrived] = self._command[arrived][:, : hand.NUM_WRIST]
         self._reached_at[arrived] = moment.steps[arrived]
         self._reached = self._reached | arrived
 
@@ -290,13 +315,24 @@ class _Collector(Watcher):
         fingers = self._grasp + share * (self._reference - self._grasp)
         self._command[softening, hand.NUM_WRIST :] = fingers[softening]
 
+    def _carry(self, carried: NDArray[np.int64]) -> None:
+        """Moves the wrists of worlds whose quiet hold is over; `carried` (N,) control steps since."""
+        moving = carried >= 0
+        offset = base_shake.offset(self._shake, carried)
+        offset[:, hand.WRIST_JOINTS.index("WRY")] += self._criteria.carry_pitch * minimum_jerk(carried / PITCH_STEPS)
+        moved = self._stayed + offset * NORMALISED_PER_UNIT[: hand.NUM_WRIST]
+        self._command[moving, : hand.NUM_WRIST] = np.clip(moved, -1.0, 1.0)[moving]
+
     def result(self, world: int, moment: Moment) -> tuple[str, Row | None]:
-        if self._reasons[world] != "accepted":
-            return self._reasons[world], None
-        row = {name: np.array(column[world], np.float64) for name, column in self._columns.items()}
+        row = self._rows.pop(world, None)
+        return self._reasons[world], row if self._reasons[world] == "accepted" else None
+
+    def _row(self, world: int, columns: Mapping[str, NDArray[Any]]) -> Row:
+        """A held state: what the world is in now."""
+        row = {name: np.array(column[world], np.float64) for name, column in columns.items()}
         row["reference"] = hand.denormalize(self._command[world])[hand.NUM_WRIST :]
         row["hold_target"] = self._position[world]
-        return "accepted", row
+        return row
 
 
 def _complete(out: Path, settings: Mapping[str, Any], count: int) -> HeldStateLibrary | None:

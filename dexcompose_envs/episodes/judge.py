@@ -160,8 +160,8 @@ class Judge:
         height = snapshot.sensors["object_world_position"][:, 2]
         kept = (distance <= skill.RETENTION_RADIUS) & (height >= skill.DROP_HEIGHT)
         if skill.MAX_TURN is not None:
-            axis = axis_of(snapshot.sensors["object_quaternion"])
-            kept = kept & (xp.sum(axis * snapshot.hold_axis, axis=-1) >= math.cos(skill.MAX_TURN))
+            axis, first = axis_of(snapshot.sensors["object_quaternion"]), axis_of(self._first_rotation)
+            kept = kept & (xp.sum(axis * first, axis=-1) >= math.cos(skill.MAX_TURN))
         achieved = skill.achieved(snapshot)
         self._streak = xp.where(achieved, self._streak + 1, 0)
         return xp.where(is_held_start, kept, achieved), ~kept & is_held_start, distance

@@ -21,7 +21,7 @@ from dexcompose_envs.scene import Scene
 
 PHYSICS_PARTS = ("qpos", "qvel", "targets", "fixture_pose", "warmstart", "sensordata", "constants")
 """Parts of a row that an engine takes."""
-MEMORY_PARTS = ("shake", "noise", "previous_action", "reference", "hold_target", "hold_axis", "is_held_start")
+MEMORY_PARTS = ("shake", "noise", "previous_action", "reference", "hold_target", "is_held_start")
 """Parts of a row that the environment keeps of its episodes."""
 
 
@@ -52,7 +52,6 @@ class FirstStates:
             "previous_action": (hand.NUM_ACTIONS,),
             "reference": (hand.NUM_FINGER_JOINTS,),
             "hold_target": (3,),
-            "hold_axis": (3,),
             "is_held_start": (1,),
         }
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes.values()]).tolist()

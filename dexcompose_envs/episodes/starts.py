@@ -71,13 +71,13 @@ class StartSampler:
             Parts of rows, see `rows.py`: qpos (M, nq), qvel (M, nv), position targets (M, 28) in m and rad, fixture
             poses (M, k, 7) with position in m and quaternion with w first, mass factor and friction (M, 2), shake
             (M, *base_shake.SHAPE), seed of the sensor noise (M, 1), previous action (M, 28), q_ref (M, 22), normalised
-            and zeros where nothing is held, hold target (M, 3), m, and axis (M, 3) in the palm frame, and whether the
-            object is in hand (M, 1).
+            and zeros where nothing is held, hold target (M, 3) in the palm frame, m, and whether the object is in hand
+            (M, 1).
         """
         count, chain, model = len(rngs), self._chain, self._model
         qpos, qvel = np.tile(model.qpos0, (count, 1)), np.zeros((count, model.nv))
         targets, hold_target = np.zeros((count, hand.NUM_ACTIONS)), np.zeros((count, 3))
-        hold_axis, physics, noise = np.zeros((count, 3)), np.zeros((count, 2)), np.zeros((count, 1))
+        physics, noise = np.zeros((count, 2)), np.zeros((count, 1))
         shake = np.zeros((count, *base_shake.SHAPE))
         fixtures = np.zeros((count, len(chain.interactions), 7))
         rows = np.full(count, -1, np.int64)
@@ -102,7 +102,7 @@ class StartSampler:
             held = self.library.take(rows if held_index is None else held_index)
             for name, place in self._places.items():
                 (qpos if name.endswith("qpos") else qvel)[:, place] = held[name]
-            targets, hold_target, hold_axis = held["control"], held["hold_target"], held["hold_axis"]
+            targets, hold_target = held["control"], held["hold_target"]
             if self._physics.own:
                 physics = held["physics"]
             whole = np.concatenate([targets[:, : hand.NUM_WRIST], held["reference"]], axis=1)
@@ -118,7 +118,6 @@ class StartSampler:
             "previous_action": hand.normalize(targets),
             "reference": reference,
             "hold_target": hold_target,
-            "hold_axis": hold_axis,
             "is_held_start": np.full((count, 1), float(start == "held")),
         }
 

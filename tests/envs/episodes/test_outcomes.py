@@ -23,9 +23,7 @@ def snapshot(**sensors):
     """A snapshot of one world that holds only what a task's judgement reads."""
     arrays = {name: np.array([value], np.float64) for name, value in sensors.items()}
     empty = np.zeros((1, 0))
-    return Snapshot(
-        arrays, empty, empty, np.zeros((1, 3)), np.zeros((1, 3)), empty, empty, empty, empty, "b", empty, empty
-    )
+    return Snapshot(arrays, empty, empty, np.zeros((1, 3)), empty, empty, empty, empty, "b", empty, empty)
 
 
 @pytest.mark.parametrize(("travel", "done"), [(0.0, False), (0.0099, False), (0.0101, True)])
