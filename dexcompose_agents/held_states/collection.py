@@ -4,9 +4,9 @@ Every episode starts from scratch with its own seed, mass and friction. When the
 fingers are told to stay where they are told to be; once the grasp has settled, its squeeze is lowered to a person's
 margin (`HOLD_SQUEEZE` of the skill), which gives the reference hold action `q_ref`. This constant command is held for
 2 s. The state at the end of that quiet hold is kept if the object stayed within 5 mm in the palm frame all the time, is
-still held as it was, in the air, and hardly moves any more; and if the five fingers then keep it while the hand is moved
-as in the release test. So whoever starts from a state can keep the object, under the mass and friction
-that are kept with it: what a hand can't carry with all its fingers says nothing about who lets go of some.
+still held as it was, in the air, and hardly moves any more; and if the five fingers then keep it while the hand is
+moved as in the release test. So whoever starts from a state can keep the object, under the mass and friction that are
+kept with it: what a hand can't carry with all its fingers says nothing about who lets go of some.
 
 Episodes are numbered; a library holds the first `count` accepted ones in the order of their numbers, so neither the
 number of worlds nor an interruption changes it. Finished episodes are saved in shards beside the output; a run that
