@@ -1,4 +1,4 @@
-"""Settings of residual training: PPO, stabiliser A, residual B, and the presets `cpu`, `fast`, `paper` and `test`."""
+"""Settings of residual training: learner, stabiliser A, residual B; presets `cpu`, `fast`, `paper` and `test`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.rl.config import PPOConfig
-from dexcompose_agents.rl.learners import LearnerName, find_learner
+from dexcompose_agents.rl.learners import LEARNER_SETTINGS, LearnerName, find_learner
+from dexcompose_agents.rl.off_policy_config import OffPolicyConfig
 from dexcompose_agents.runtime.compute import GPU_PRESETS, PRESETS
 from dexcompose_envs.checks import one_of, require, whole_number
 from dexcompose_envs.physics import BACKENDS
@@ -59,9 +60,11 @@ class ResidualConfig:
     learner: LearnerName = "ppo"
     """What learns, one of `rl.learners.LEARNERS`."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """The learner's settings."""
+    """Settings of learner "ppo"."""
+    off_policy: OffPolicyConfig = field(default_factory=OffPolicyConfig)
+    """Settings of learners "sac", "tqc" and "crossq"."""
     backend: Backend = "mujoco"
-    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
+    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on the learner's device)."""
     num_threads: int | None = None
     """Threads of the simulator (backend "mujoco"); None lets it choose."""
 
@@ -71,9 +74,19 @@ class ResidualConfig:
         one_of("backend", self.backend, tuple(BACKENDS))
 
     @property
+    def learning(self) -> Any:
+        """Settings of the learner that is chosen."""
+        return getattr(self, find_learner(self.learner).SETTINGS)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Names of the settings that are other learners', hence decide nothing."""
+        return tuple(name for name in LEARNER_SETTINGS if name != find_learner(self.learner).SETTINGS)
+
+    @property
     def env_device(self) -> str:
         """Torch device on which the environment lives; frozen policies that act in it belong there too."""
-        return "cpu" if self.backend == "mujoco" else self.ppo.device
+        return "cpu" if self.backend == "mujoco" else str(self.learning.device)
 
 
 @dataclass(frozen=True)
@@ -176,10 +189,23 @@ _RESIDUAL_B: Mapping[str, PPOConfig] = {
 }
 
 
+def _off_policy(ppo: PPOConfig, name: str) -> OffPolicyConfig:
+    """Settings that give an off-policy learner the worlds, steps and evaluations that PPO has in a preset."""
+    shared = ("num_envs", "horizon", "total_steps", "gamma", "evaluate_every", "evaluation_rounds", "device")
+    budget = {each: getattr(ppo, each) for each in shared}
+    if name == "test":
+        small = {"hidden": (16,), "critic_hidden": (16,), "batch_size": 4, "learning_starts": 4, "critic_warmup": 1}
+        return OffPolicyConfig(**budget | small)
+    if name in GPU_PRESETS:
+        return OffPolicyConfig(**budget, batch_size=4096, updates_per_step=0.02, buffer_size=1_000_000)
+    return OffPolicyConfig(**budget)
+
+
 def _preset(table: Mapping[str, PPOConfig], name: str, **tiny: Any) -> dict[str, Any]:
     """Fields of a preset; `tiny` are those of "test"."""
     one_of("preset", name, PRESETS)
-    settings = {"ppo": table[name], "backend": "warp" if name in GPU_PRESETS else "mujoco"}
+    learning = {"ppo": table[name], "off_policy": _off_policy(table[name], name)}
+    settings = {**learning, "backend": "warp" if name in GPU_PRESETS else "mujoco"}
     return settings | tiny if name == "test" else settings
 
 

@@ -1,8 +1,9 @@
-"""A plain multilayer perceptron that acts, and perhaps critics that say where it should; what off-policy learners make."""
+"""A plain multilayer perceptron that acts, and perhaps critics that say where: what off-policy learners make."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -73,6 +74,6 @@ class MLPActor(ResidualNetwork):
 def _perceptron(*widths: int) -> nn.Sequential:
     """Linear layers of these widths, the first of which is the input's."""
     layers: list[nn.Module] = []
-    for width, next_width in zip(widths[:-1], widths[1:], strict=True):
+    for width, next_width in pairwise(widths):
         layers += [nn.Linear(width, next_width), nn.ReLU()]
     return nn.Sequential(*layers[:-1])

@@ -67,6 +67,8 @@ class PPO:
         ArtefactError: If the checkpoint in `out` is unreadable or belongs to another training.
     """
 
+    SETTINGS = "ppo"
+
     @torch.inference_mode(False)
     def __init__(
         self,
