@@ -54,7 +54,7 @@ class Settings:
     seeds: tuple[int, ...] = (0,)
     """Training seeds; each learner runs once per seed."""
     threads: int = 1
-    """Threads of torch."""
+    """Threads of torch, for SB3; ours takes one on a CPU."""
 
 
 class RolloutVecEnv(VecEnv):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
@@ -57,10 +57,19 @@ class Runs:
     """Physics: mujoco on the CPU, warp on a GPU."""
     device: str | None = None
     """Where warp and the networks run, e.g. cuda:1; by default the first GPU with warp, else the CPU."""
+    physics: Literal["randomised", "nominal"] = "randomised"
+    """Hidden mass and friction: another draw in each episode, or the nominal ones."""
+    sensor_noise: float = 0.0
+    """Scale of the noise on what is observed; 1 is that of good sensors."""
     selector: str | None = None
     """Use the shipped masks of this selector; by default the shipped choice."""
     pretrained: Path | None = None
     """Use weights, masks and held states of this output folder of "train all"; by default the shipped."""
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Options of the environment."""
+        return {"physics": self.physics, "sensor_noise": self.sensor_noise}
 
 
 @dataclass(kw_only=True)
@@ -86,7 +95,7 @@ class Eval(Runs):
             evaluate(
                 self.pair, self.method, seeds=self.seeds, rollouts=self.rollouts, num_envs=self.num_envs,
                 backend=self.backend, device=self.device, selector=self.selector, mask=self.mask, out=out,
-                progress=advance,
+                progress=advance, env_kwargs=self.environment,
             )  # fmt: skip
         report(out)
         return out
@@ -118,7 +127,7 @@ class Bench(Runs):
             run_bench(
                 self.out, self.pairs, self.methods, seeds=self.seeds, rollouts=self.rollouts, num_envs=self.num_envs,
                 backend=self.backend, device=self.device, selector=self.selector, reference=self.reference,
-                videos=self.videos,
+                videos=self.videos, env_kwargs=self.environment,
             )  # fmt: skip
         return self.out
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dexcompose_agents.evaluation.protocol import HELD_SPLIT
 from dexcompose_agents.evaluation.video import CONTROL_RATE, check_video_path, write_video
 from dexcompose_agents.methods import make_method
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.checks import whole_number
@@ -66,7 +67,7 @@ def view(
         raise MachineError("no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); give --video FILE")
     venv = gym.make_vec(register_chain(name), num_envs=1, autoreset_mode=AutoresetMode.DISABLED, **options)
     plan = [Episode(seed + number) for number in range(episodes)]
-    try:
+    with closing(venv), one_thread():
         if video is None:
             return _in_window(venv, agent, plan)
         frames: list[Any] = []
@@ -74,8 +75,6 @@ def view(
         outcomes = [_outcome(rollout) for rollout in run_episodes(venv, agent, plan, shown)]
         write_video(frames, video, CONTROL_RATE)
         return outcomes
-    finally:
-        venv.close()
 
 
 class _Shown(Watcher):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dexcompose_envs.errors import FileError
 from dexcompose_envs.files import atomic_write
 
-DATA_VERSION = 1
+DATA_VERSION = 2
 """What learned and collected files are made for: the meaning of states, observations and actions. It is raised when
 that changes in a way that the model's hash doesn't tell, which makes every older file invalid; a release doesn't."""
 

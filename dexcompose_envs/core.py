@@ -17,6 +17,7 @@ from dexcompose_envs.episodes import base_shake, phases
 from dexcompose_envs.episodes.judge import Judge, Step, longest_episode
 from dexcompose_envs.episodes.restarts import Reports, Restarts
 from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
+from dexcompose_envs.episodes.sensor_noise import SensorNoise
 from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import Array, Snapshot, compute
@@ -50,7 +51,9 @@ class BatchedCore:
         self.config, self.chain = config, config.chain()
         self.start = config.start_of(self.chain)
         self.scene = build_scene(config.retention, *config.interactions)
-        self.sampler = StartSampler(self.scene, config.shake_of(self.chain), config.held_split, config.held_states)
+        self.sampler = StartSampler(
+            self.scene, config.shake_of(self.chain), config.hidden_physics, config.held_split, config.held_states
+        )
         self.sampler.check(self.start)
         self.engine = make_engine(config.backend, self.scene, n, config.num_threads, config.device)
         self.arrays = self.engine.arrays
@@ -73,6 +76,7 @@ class BatchedCore:
         }
         longest = config.max_episode_steps or longest_episode(self.chain)
         self.judge = Judge(self.chain, n, longest, config.terminate_on_success, self.arrays)
+        self._noise = SensorNoise(config.sensor_noise, self.arrays)
         self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
 
     def _draw_rows(
@@ -127,7 +131,7 @@ class BatchedCore:
         for name, part in self._firsts.parts(self._rows, MEMORY_PARTS).items():
             self._memory[name] = choose(worlds, part, self._memory[name])
         self._elapsed = choose(worlds, self.arrays.xp.zeros_like(self._elapsed), self._elapsed)
-        self.judge.reset(worlds)
+        self.judge.reset(worlds, self.snapshot())
 
     def prepare_restarts(self) -> None:
         """Sees to it that `restart` can be called in the step to come; raises what earlier steps found late."""
@@ -200,13 +204,16 @@ class BatchedCore:
     def observe(self) -> dict[str, Array]:
         """Observations of all worlds: key -> (N, size) float32, fresh."""
         snapshot, xp = self.snapshot(), self.arrays.xp
+        if self.config.sensor_noise > 0:
+            snapshot = self._noise.add(snapshot, self._memory["noise"], self._elapsed)
         views = {place: replace(snapshot, place=place) for place in self.chain.skills}
         views |= {place: snapshot.at(place, offset) for place, offset in self._offsets.items()}
         return {key: xp.astype(compute(terms, views), xp.float32) for key, terms in self._terms.items()}
 
+    @np.errstate(under="ignore")
     def initial_info(self) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
-        return self.judge.initial_info(self._elapsed, self._is_held_start)
+        return self.judge.initial_info(self._elapsed, self._is_held_start, self.snapshot())
 
     def _remembered(self) -> list[Array]:
         """Everything but physics that an episode carries, each (N, ...)."""
@@ -270,6 +277,13 @@ class BatchedCore:
         self._rows = self.arrays.of(frozen["rows"])
         self._put(self.arrays.of(frozen["state"]), self.arrays.of(worlds, self.arrays.xp.int64))
 
+    def hidden_physics(self) -> NDArray[np.float64]:
+        """Factor on the object's nominal mass (1 without one) and friction of hand and object, (N, 2)."""
+        constants = self.engine.constants
+        hidden, nominal = to_numpy(self.engine.hidden()).astype(np.float64), constants.nominal()[None]
+        mass = constants.mass(hidden) / constants.mass(nominal) if self.chain.retention else np.ones(self.num_worlds)
+        return np.stack([mass, constants.friction(hidden)], axis=1)
+
     def held_columns(self) -> dict[str, NDArray[np.float64]]:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""
         forces = 10 * to_numpy(self.observe()["context"])[:, self.layout["context"]["finger_contact"]]
@@ -277,6 +291,7 @@ class BatchedCore:
         return {
             **self.sampler.held_columns(*states),
             "control": hand.denormalize(to_numpy(self._memory["previous_action"])),
+            "physics": self.hidden_physics(),
             "contact": forces.astype(np.float64),
         }
 

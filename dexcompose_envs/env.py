@@ -34,6 +34,10 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
     `.../progress` (new best progress of the skill or of the interaction in turn, at most 1 each in all) plus
     `.../success`.
 
+    No part of it, but true whatever the observations say: `info["object_turn"]`, the angle (rad) by which the object
+    has turned in the palm frame since the episode's start, and `info["approach"]` (m), how far the hand is from where
+    the interaction in turn needs it, as its skill says. They are 0 where there is no object or nothing to approach.
+
     ## Episode start
     Composites start from a held state of the library (Eq. 2), single skills with the object on the table.
     `reset(options=...)` takes `start` ("held" or "scratch"), `held_index` (a row of the library) and `state` (from

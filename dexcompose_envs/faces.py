@@ -136,6 +136,10 @@ class Face:
         """The present states as columns of a held-state library, all but `reference` and `hold_target` (N, k)."""
         return self.core.held_columns()
 
+    def hidden_physics(self) -> dict[str, NDArray[np.float64]]:
+        """What no observation tells: "mass", a factor on the object's own, and "friction" of hand and object (N,)."""
+        return dict(zip(("mass", "friction"), self.core.hidden_physics().T, strict=True))
+
     def sensors(self) -> dict[str, NDArray[np.float64]]:
         """What the sensors say now, fresh: group -> (N, size), SI units; see `scene/sensors.py` for the groups."""
         groups = self.core.snapshot().sensors

@@ -61,6 +61,8 @@ OPEN_FINGERS = np.array([0.0, 0.1, 0.1, 0.1] * 3 + [0.0, 0.0, 0.1, 0.1, 0.1] + [
 # Collision bits, set explicitly on every geom. A pair collides when one's contype meets the other's conaffinity.
 HAND_BIT, OBJECT_BIT, SELF_BIT = 1, 2, 16
 
+FRICTION = 0.65
+"""Nominal sliding friction of hand and held objects."""
 CONTACT_TIME = 0.01
 """Time constant of contacts, s: stiff enough for penetrations below a millimetre, stable at a 5 ms physics step."""
 
@@ -119,7 +121,7 @@ def asset_folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "envs" / "assets"
 
 
-def _hand_xml() -> str:
+def _hand_xml(first_body: str | None) -> str:
     """The wheel's hand from the palm outwards on the wrist chain, without forearm and name prefix."""
     folder = asset_folder()
     palm = next(
@@ -147,6 +149,8 @@ def _hand_xml() -> str:
             assets.append(element)
 
     parent = ET.SubElement(model, "worldbody")
+    if first_body is not None:
+        ET.SubElement(parent, "body", name=first_body)
     for i, axis in enumerate(("1 0 0", "0 1 0", "0 0 1", "0 0 1", "0 1 0", "1 0 0")):
         name, slide = WRIST_JOINTS[i], i < 3
         parent = ET.SubElement(parent, "body", name=f"wrist_{name.lower()}")
@@ -160,20 +164,25 @@ def _hand_xml() -> str:
     return ET.tostring(model, encoding="unicode").replace("robot0:", "")
 
 
-def make_spec(*, friction: float = 0.6, torsional: float = 0.01) -> mujoco.MjSpec:
+def make_spec(*, friction: float = FRICTION, torsional: float = 0.01, first_body: str | None = None) -> mujoco.MjSpec:
     """A model specification that holds the hand alone: wrist chain, sites and the 28 position actuators.
 
-    `friction` and `torsional` (m) are the sliding and the torsional friction of its surfaces.
+    Args:
+        friction: Sliding friction of its surfaces.
+        torsional: Torsional friction of its surfaces, m.
+        first_body: Name of an empty body to stand before the hand, for a held object: where the object's degrees of
+            freedom come first, the factors of the constraint solver's Hessian stay sparse.
     """
-    spec = mujoco.MjSpec.from_string(_hand_xml())
+    spec = mujoco.MjSpec.from_string(_hand_xml(first_body))
     for body in spec.bodies:
-        if body.name != "world":
+        if body.name not in ("world", first_body):
             body.gravcomp = 1.0
     for geom in spec.geoms:
         if geom.name.startswith("C_"):
-            # Hand surfaces touch objects and fixtures; fingertips also touch the other fingers and the palm.
+            # Hand surfaces touch objects and fixtures; fingertips also touch the other fingers and the palm. What they
+            # touch is felt by the hand's rules: sliding and torsion, no rolling resistance.
             geom.contype = HAND_BIT | (SELF_BIT if geom.name.endswith("distal") else 0)
-            geom.conaffinity, geom.condim, geom.margin, geom.group = SELF_BIT, 4, 0.0, 3
+            geom.conaffinity, geom.condim, geom.priority, geom.margin, geom.group = SELF_BIT, 4, 1, 0.0, 3
             geom.friction, geom.solref = [friction, torsional, 1e-4], [CONTACT_TIME, 1.0]
         elif geom.name.startswith("V_"):
             geom.contype, geom.conaffinity, geom.mass, geom.group = 0, 0, 0.0, 1

@@ -32,6 +32,7 @@ COLUMNS: dict[str, int | None] = {
     "control": 28,
     "reference": 22,
     "hold_target": 3,
+    "physics": 2,
     "contact": 5,
     "warmstart": None,
 }
@@ -72,6 +73,7 @@ class HeldStateLibrary:
         control: (n, 28) last executed joint targets, m and rad.
         reference: (n, 22) finger targets of the reference hold action `q_ref`, rad.
         hold_target: (n, 3) object position in the palm frame that counts as held, m.
+        physics: (n, 2) factor on the object's nominal mass and friction of hand and object, under which it was held.
         contact: (n, 5) contact force of each finger on the object in `FINGERS` order, N.
         warmstart: (n, nv) constraint solver's warm start (accelerations), or None where it wasn't kept.
     """
@@ -84,6 +86,7 @@ class HeldStateLibrary:
     control: NDArray[np.float64]
     reference: NDArray[np.float64]
     hold_target: NDArray[np.float64]
+    physics: NDArray[np.float64]
     contact: NDArray[np.float64]
     warmstart: NDArray[np.float64] | None = None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dexcompose_envs.checks import one_of, real_number, whole_number
+from dexcompose_envs.episodes.hidden_physics import HiddenPhysics
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.scene.rendering import check_picture
@@ -33,6 +34,11 @@ class CoreConfig:
     """Whether success ends the episode."""
     base_shake: float | None = None
     """Scale of the wrist's tremble, see `base_shake.py`; None: 1 for composites and 0 for single skills."""
+    physics: str | Mapping[str, Any] = "randomised"
+    """Hidden mass and friction of each episode: "randomised", "nominal", or a mapping such as {"mass": (0.5, 4.0),
+    "friction": 0.5} of factors and coefficients, fixed or as ranges; see `episodes/hidden_physics.py`."""
+    sensor_noise: float = 0.0
+    """Scale of the noise on what is observed, see `episodes/sensor_noise.py`; 1 is that of good sensors."""
     backend: str = "mujoco"
     """Physics engine, see `physics.make_engine`."""
     device: str | None = None
@@ -63,6 +69,8 @@ class CoreConfig:
             raise UsageError(f"terminate_on_success is {self.terminate_on_success!r}; expected True or False")
         if self.base_shake is not None:
             real_number("base_shake", self.base_shake, 0.0, 5.0)
+        self.hidden_physics  # noqa: B018  (refuses what makes no sense)
+        real_number("sensor_noise", self.sensor_noise, 0.0, 10.0)
         if self.num_threads is not None:
             whole_number("num_threads", self.num_threads)
         if self.max_episode_steps is not None:
@@ -76,6 +84,11 @@ class CoreConfig:
     def start_of(self, chain: Chain) -> str:
         """How episodes start, unless a reset says otherwise."""
         return self.start or ("held" if chain.is_composite else "scratch")
+
+    @property
+    def hidden_physics(self) -> HiddenPhysics:
+        """What `physics` means."""
+        return HiddenPhysics.of(self.physics)
 
     def shake_of(self, chain: Chain) -> float:
         """Scale of the wrist's tremble."""

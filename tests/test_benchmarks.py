@@ -5,12 +5,14 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.physics import BackendError
 from dexcompose_envs.scene import build_scene
@@ -171,3 +173,38 @@ def test_intervals_that_do_not_overlap_are_called_so(script):
     row = compared([100, 20], 100)
     assert not row["overlap"]
     assert row["native_interval_95"][0] > row["warp_interval_95"][1]
+
+
+def test_residual_ablation_goes_on_and_turns_one_setting_back(script, tmp_path, monkeypatch, capsys):
+    module = script("residual_ablation")
+    new, old = (module.settings_of(module.Config(), name, 3) for name in ("new", "old"))
+    assert (new.ppo.gamma, old.ppo.gamma, old.ppo.seed) == (0.97, 0.99, 3)
+    assert (old.approach_scale, old.wrist_error, old.moves("PushButton")) == (0.0, False, ("wrist", "fingers"))
+    alone = module.settings_of(module.Config(steps=64), "approach", 3)
+    assert alone == replace(new, approach_scale=0.0, ppo=replace(new.ppo, total_steps=64))
+    with pytest.raises(UsageError, match="unknown setting 'luck'; expected one of new, gamma"):
+        module.main(module.Config(settings=("luck",), out=tmp_path))
+
+    config = module.Config(("GraspBall-PushButton",), ("dimensions",), preset="test", episodes=1, out=tmp_path)
+    results = module.main(config)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert [row["setting"] for row in results] == ["none", "dimensions"]
+    for row in results:
+        assert 0 <= row["held_out"]["successes"] <= row["held_out"]["episodes"] == 1
+    assert [point["steps"] for point in results[1]["curve"]] == [0.0, 32.0]
+    trained, folder = [], tmp_path / "GraspBall-PushButton" / "dimensions" / "seed-0"
+    monkeypatch.setattr(module, "train", lambda pair, settings, folder: trained.append(folder))
+    monkeypatch.setattr(module, "held_out", lambda pair, config, residual: results[1]["held_out"])
+    assert module.main(config) == results and trained == []
+    (folder / "result.json").unlink()
+    assert module.main(config) == results and trained == [folder]
+    assert capsys.readouterr().out.count("held out") == 6
+
+
+def test_peak_force(script, tmp_path, capsys):
+    config = script("peak_force").Config(("GraspBall-PushButton",), ("zero-shot",), 2, 2, out=tmp_path)
+    (row,) = script("peak_force").main(config)
+    assert json.loads((tmp_path / "results.json").read_text())["rows"] == [row]
+    assert_positive(row["peak_force_mean"], row["peak_force_p95"])
+    assert row["successes"] <= row["held_at_end"] <= row["episodes"] == 2
+    assert "peak force" in capsys.readouterr().out

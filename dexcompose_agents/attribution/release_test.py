@@ -12,7 +12,9 @@ released finger's contact force on the object stays below `F_min` over the last 
 **Base motion is our addition.** With `motion="shake"` the wrist moves as it will in a composite while the fingers
 open: it pitches by 1.1 rad from its hold pose during steps 20 to 60 (fingers point down, as for pressing a button),
 swings by +-5 cm in a random horizontal direction (one sine period, steps 40 to 90) and is still for the last 10 steps.
-Otherwise a grasp that only the direction of gravity keeps would pass. `motion="still"` is the test as the paper has it.
+Otherwise a grasp that only the direction of gravity keeps would pass. The wrist trembles besides, as it does in a
+composite (`base_shake`). `motion="still"` with `base_shake=0` is the test as the paper has it. Mass and friction are
+those of the held state.
 
 Rollout `k` uses the same held state, swing direction and episode seed for every mask (common random numbers), so
 masks differ by what they do and not by what they drew; nothing depends on `num_envs`. A world that diverges counts as
@@ -73,6 +75,8 @@ class ReleaseTestConfig:
     """Amplitude of the horizontal swing (m) under "shake": one sine period over the swing window."""
     swing_window: tuple[int, int] = (40, 90)
     """Control steps of the swing."""
+    base_shake: float = 1.0
+    """Scale of the wrist's tremble; 1 is that of composites, see `dexcompose_envs.episodes.base_shake`."""
     split: str = "train"
     """Part of the held-state library that states are drawn from: "all", "train" or "test"; the last is evaluation's."""
     seed: int = 0
@@ -84,6 +88,7 @@ class ReleaseTestConfig:
         whole_number("rollouts", self.rollouts)
         whole_number("steps", self.steps)
         whole_number("clean_steps", self.clean_steps, most=self.steps)
+        real_number("base_shake", self.base_shake, 0.0, 5.0)
         real_number("retain_distance", self.retain_distance, 1e-6, 0.05)
 
 
@@ -181,6 +186,7 @@ def run_release_test(
                 num_envs=min(num_envs, len(plan)),
                 start="held",
                 held_states=library,
+                base_shake=config.base_shake,
                 terminate_on_success=False,
                 max_episode_steps=config.steps + 1,
                 autoreset_mode=AutoresetMode.DISABLED,

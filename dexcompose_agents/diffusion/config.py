@@ -43,7 +43,7 @@ class NetworkConfig:
     compact one is; the clean chunk is smooth and passes."""
     diffusion_steps: int = 100
     """Diffusion steps of the noise schedule (`squaredcos_cap_v2`)."""
-    inference_steps: int = 10
+    inference_steps: int = 5
     """Denoising steps of the DDIM sampler, unless the caller asks for another number; divides `diffusion_steps`."""
     stagger_groups: int = 4
     """The first chunk of an episode is cut short in one of so many ways, chosen by the episode's seed, so that worlds

@@ -20,7 +20,8 @@ from dexcompose_agents.diffusion.sampler import ChunkSampler, SchedulerName
 from dexcompose_agents.diffusion.training import KIND
 from dexcompose_agents.diffusion.unet import FilmUnet
 from dexcompose_agents.diffusion.worlds import Selection, observations_of, seeds_of
-from dexcompose_agents.runtime.devices import find_device, one_thread, plain_torch
+from dexcompose_agents.runtime.devices import find_device, plain_torch
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.hand import FINGERS

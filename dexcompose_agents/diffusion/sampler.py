@@ -12,7 +12,7 @@ from dexcompose_agents.diffusion.config import NetworkConfig, Precision
 from dexcompose_agents.diffusion.graphs import StaticFunction
 from dexcompose_agents.diffusion.noise import chunk_keys, standard_normal
 from dexcompose_agents.diffusion.unet import FilmUnet
-from dexcompose_agents.runtime.devices import one_thread
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs.checks import one_of, require
 
 SchedulerName = Literal["ddim", "ddpm"]

@@ -47,7 +47,8 @@ def run_config(
 
     Args:
         pair: "GraspBall-PushButton".
-        method: The method; a ``describe()`` says what it was made from, else ``options`` has to.
+        method: The method; a ``describe()`` says what it was made from, else ``options`` has to. The source of its
+            ``parts``, if it has such, counts as its own.
         env: Fingerprint and options of the environment.
         options: What the method was made with.
 
@@ -60,19 +61,20 @@ def run_config(
         made = json.loads(json.dumps({**made}, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise EvaluationError(f"describe() of method '{method.name}' gives no dict for JSON: {error}") from None
+    parts = [type(part) for part in getattr(method, "parts", ())]
     own = _hash(Path(str(resources.files(_OWN_SOURCE))).glob("*.py"))
     return {
         "pair": pair,
         "env": {key: value if isinstance(value, (str, int, float)) else repr(value) for key, value in env.items()},
-        "method": {**made, "name": method.name, "source": _class_source(type(method)), "composition": own},
+        "method": {**made, "name": method.name, "source": _class_source(type(method), *parts), "composition": own},
         "episode_seed": "2**30 + seed * 2**17 + rollout",
         "mujoco": metadata.version("mujoco"),
     }
 
 
-def _class_source(cls: type) -> str:
-    """Hash of the modules that a class and its bases are written in, other than the standard library's."""
-    modules = {base.__module__ for base in cls.__mro__}
+def _class_source(*classes: type) -> str:
+    """Hash of the modules that classes and their bases are written in, other than the standard library's."""
+    modules = {base.__module__ for cls in classes for base in cls.__mro__}
     own = [name for name in modules if name == "__main__" or name.partition(".")[0] not in sys.stdlib_module_names]
     try:
         return _hash(Path(inspect.getsourcefile(sys.modules[name]) or "") for name in own)

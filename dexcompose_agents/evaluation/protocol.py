@@ -34,14 +34,18 @@ from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import Advance
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import OUTCOMES, register_chain
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.files import lock_folder
+from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 from dexcompose_envs.skills import composite_name
 
 HELD_SPLIT = "test"
+VARIED = {name: getattr(CoreConfig(), name) for name in ("physics", "sensor_noise")}
+"""What an evaluation may vary of the environments, as it is by default; recorded in any case."""
 NO_SELECTOR = "none"
 
 
@@ -156,7 +160,7 @@ def evaluate(
     folder = None if out is None else Path(out)
     engine = {} if backend == "mujoco" else {"backend": backend}
     options = {**(env_kwargs or {}), **engine}
-    env = {"held_split": HELD_SPLIT, **options}
+    env = {"held_split": HELD_SPLIT, **VARIED, **options}
     if worlds is make_worlds:
         env |= environment_fingerprint(pair, options.get("held_states"))
     if engine:
@@ -173,6 +177,7 @@ def evaluate(
         if progress is not None:
             progress(len(plan) - len(todo), len(plan))
         if todo:
+            stack.enter_context(one_thread())
             venv = worlds(pair, min(num_envs, len(todo)), **options)
             stack.callback(venv.close)
             rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)

@@ -48,7 +48,7 @@ def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any]) -> 
     pair, method, selector = records[0].run
     successes = sum(record.success for record in records)
     outcomes = Counter(record.outcome for record in records)
-    plan = entry.get("plan")
+    plan, environment = entry.get("plan"), entry.get("config", {}).get("env", {})
     return {
         "pair": pair,
         "method": method,
@@ -62,6 +62,7 @@ def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any]) -> 
         "mean_steps": sum(record.steps for record in records) / len(records),
         "published_percent": published.published_success(pair, method),
         "mask": entry.get("config", {}).get("method", {}).get("mask"),
+        "environment": {name: value for name, value in environment.items() if name in ("physics", "sensor_noise")},
         "wall_time_s": entry.get("wall_time_s"),
     }
 

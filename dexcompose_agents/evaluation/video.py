@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from dexcompose_agents.evaluation.protocol import UntilDecided, make_worlds, out
 from dexcompose_agents.evaluation.tables import OUTCOME_LABELS
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_agents.runtime.provenance import read_json, write_json
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs.episodes.phases import PHASES
 from dexcompose_envs.errors import FileError, MachineError, UsageError
 from dexcompose_envs.faces import RENDER_FPS
@@ -122,10 +124,8 @@ def record_video(pair: str, method: CompositionMethod, episode: Episode, folder:
     """
     venv = make_worlds(pair, 1, render_mode="rgb_array", **PICTURE)
     film = Film(venv)
-    try:
+    with closing(venv), one_thread():
         (rollout,) = run_episodes(venv, method, [episode], film)
-    finally:
-        venv.close()
     fps, outcome = CONTROL_RATE / STRIDE, outcome_of(rollout)
     frames = [_captioned(picture, phase) for phase, picture in film.shots]
     ended_in = film.shots[-2][0]  # the last picture already shows the phase of an action that nobody took

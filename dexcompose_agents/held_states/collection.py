@@ -1,9 +1,12 @@
 """Making a held-state library (Eq. 4): the trained retention policy's successes that survive a quiet hold.
 
-Every episode starts from scratch with its own seed. When the policy reaches success, the finger targets of its last
-action become the reference hold action `q_ref`, the wrist is told to stay where it is, and this constant command is
-held for 2 s. The state at the end of that quiet hold is kept if the object stayed within 5 mm in the palm frame all the
-time, is still held and in the air, and hardly moves any more.
+Every episode starts from scratch with its own seed, mass and friction. When the policy reaches success, wrist and
+fingers are told to stay where they are told to be; once the grasp has settled, its squeeze is lowered to a person's
+margin (`HOLD_SQUEEZE` of the skill), which gives the reference hold action `q_ref`. This constant command is held for
+2 s. The state at the end of that quiet hold is kept if the object stayed within 5 mm in the palm frame all the time, is
+still held as it was, in the air, and hardly moves any more; and if the five fingers then still hold it while the wrist
+trembles and pitches as in a composite. So whoever starts from a state can keep the object, under the mass and friction
+that are kept with it: what a hand can't carry with all its fingers says nothing about who lets go of some.
 
 Episodes are numbered; a library holds the first `count` accepted ones in the order of their numbers, so neither the
 number of worlds nor an interruption changes it. Finished episodes are saved in shards beside the output; a run that
@@ -24,19 +27,26 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_agents.runtime.compute import make_numpy_vec
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import artefacts, env_id, hand
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
+from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT
+from dexcompose_envs.episodes import base_shake
 from dexcompose_envs.files import check_writable_dir, lock_folder
 from dexcompose_envs.held_states import HeldStateLibrary, Manifest
 from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE, Array
 from dexcompose_envs.pieces import Pieces, Progress, UnfinishedError
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
+from dexcompose_envs.skills import make_retention
+from dexcompose_envs.skills.trajectories import minimum_jerk
 
 SHARD_EPISODES = 128
 """Finished episodes per shard."""
-REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet")
+REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet", "dropped")
 """What became of an episode."""
+PITCH_STEPS = 40
+"""Control steps over which the wrist pitches when the hand is moved."""
 Row = dict[str, NDArray[np.float64]]
 """One held state: column name -> values."""
 
@@ -47,14 +57,31 @@ class HoldCriteria:
 
     reach_steps: int = 150
     """Control steps in which the policy must reach success."""
+    settle_steps: int = 15
+    """Control steps in which the grasp comes to rest."""
+    soften_steps: int = 10
+    """Control steps in which the squeeze is lowered."""
     hold_steps: int = 50
     """Control steps of the quiet hold: 2 s at 25 Hz."""
     max_motion: float = 0.005
     """Largest distance (m) of the object in the palm frame from where it was when the hold began."""
+    max_turn: float = 0.1
+    """Largest angle (rad) of the object's axis in the palm frame, likewise, where the skill is particular about it."""
     max_object_speed: float = 0.02
     """Largest speed (m/s) of the object relative to the palm at the end of the hold."""
     max_joint_speed: float = 0.2
     """Largest speed (rad/s) of a finger joint at the end of the hold."""
+    carry_steps: int = 70
+    """Control steps in which the hand is then moved: what it can't carry with five fingers is no start."""
+    carry_pitch: float = 1.1
+    """Pitch of the wrist (rad), reached over the first `PITCH_STEPS` of them."""
+    carry_shake: float = 1.0
+    """Scale of the wrist's tremble meanwhile, see `dexcompose_envs.episodes.base_shake`."""
+
+    @property
+    def longest_episode(self) -> int:
+        """Control steps that no episode outlasts."""
+        return self.reach_steps + self.settle_steps + self.soften_steps + self.hold_steps + self.carry_steps + 1
 
 
 def collect(
@@ -103,7 +130,7 @@ def collect(
         num_envs=num_envs,
         start="scratch",
         terminate_on_success=False,
-        max_episode_steps=criteria.reach_steps + criteria.hold_steps + 1,
+        max_episode_steps=criteria.longest_episode,
         autoreset_mode=AutoresetMode.DISABLED,
         **(env_kwargs or {}),
     )
@@ -114,13 +141,14 @@ def collect(
             "model_hash": str(getattr(venv.unwrapped, "model_hash")),  # noqa: B009
             "policy_hash": policy_hash,
             "seed": seed,
+            "squeeze": make_retention(skill).HOLD_SQUEEZE,
             **asdict(criteria),
         }
         if (backend := (env_kwargs or {}).get("backend", "mujoco")) != "mujoco":
             settings["backend"] = backend
         if (done := _complete(out, settings, count)) is not None:
             return done
-        with lock_folder(out.with_name(out.name + ".shards")) as folder:
+        with lock_folder(out.with_name(out.name + ".shards")) as folder, one_thread():
             shards = _Shards(Pieces(folder, settings, "give another output or remove it"))
             collector = _Collector(venv.unwrapped, agent, criteria)
             plan = (Episode(seed + number) for number in range(shards.episodes, max_attempts))
@@ -186,73 +214,125 @@ def _fill(shards: _Shards, rollouts: Iterator[Rollout], count: int, progress: Pr
 
 
 class _Collector(Watcher):
-    """Lets an agent grasp, holds still where it succeeds, and judges the hold."""
+    """Lets an agent grasp, holds still where it succeeds, lowers the squeeze, judges the hold, and moves the hand."""
 
     def __init__(self, worlds: Any, agent: Agent, criteria: HoldCriteria) -> None:
         self.name, self._agent, self._criteria, self._worlds = agent.name, agent, criteria, worlds
         n = worlds.num_envs
-        self._holding = np.zeros(n, bool)
-        self._hold_from = np.zeros(n, np.int64)
-        self._command = np.zeros((n, hand.NUM_ACTIONS), np.float32)
-        self._start = np.zeros((n, 3))
+        skill = make_retention(worlds.retention)
+        self._squeeze, self._max_turn = skill.HOLD_SQUEEZE, skill.MAX_TURN or np.inf
+        self._reached, self._reached_at = np.zeros(n, bool), np.zeros(n, np.int64)
+        self._command = np.zeros((n, hand.NUM_ACTIONS))
+        self._grasp, self._reference = np.zeros((2, n, hand.NUM_FINGER_JOINTS))
+        self._start, self._axis = np.zeros((2, n, 3))
+        self._stayed = np.zeros((n, hand.NUM_WRIST))
+        self._shake = np.zeros((n, *base_shake.SHAPE))
+        self._radius = skill.RETENTION_RADIUS
         self._reasons: dict[int, str] = {}
-        self._columns: Mapping[str, NDArray[Any]] = {}
+        self._rows: dict[int, Row] = {}
 
     def reset(
         self, obs: Mapping[str, Array], info: Mapping[str, Any], env_ids: NDArray[np.int64], seeds: NDArray[np.int64]
     ) -> None:
         self._agent.reset(obs, info, env_ids, seeds)
-        self._holding[env_ids] = False
+        self._reached[env_ids] = False
+        for world, seed in zip(env_ids.tolist(), seeds.tolist(), strict=True):
+            self._shake[world] = base_shake.sample(np.random.default_rng([seed, 11]), self._criteria.carry_shake)
 
     def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
-        if self._holding.all():
-            return self._command.copy()
-        return np.where(self._holding[:, None], self._command, self._agent.act(obs))
+        command = self._command.astype(np.float32)
+        if self._reached.all():
+            return command
+        return np.where(self._reached[:, None], command, self._agent.act(obs))
 
     def idle(self, env_ids: NDArray[np.int64]) -> None:
         if (idle := getattr(self._agent, "idle", None)) is not None:
             idle(env_ids)
 
     def step(self, moment: Moment) -> NDArray[np.bool_]:
-        limits, terms, holding = self._criteria, self._worlds.layout["context"], self._holding
+        limits, terms, reached = self._criteria, self._worlds.layout["context"], self._reached
         context = np.asarray(moment.obs["context"], np.float64)
         success, held = (np.asarray(moment.info[name], bool) for name in ("success", "task_a_held"))
-        position = context[:, terms["object_position"]] / LENGTH_SCALE
+        self._position = position = context[:, terms["object_position"]] / LENGTH_SCALE
+        columns = context[:, terms["object_rotation"]]
+        axis = np.cross(columns[:, :3], columns[:, 3:])
         speed = np.linalg.norm(context[:, terms["object_linear_velocity"]], axis=1)
         joint_speed = np.abs(context[:, terms["joint_velocity"]][:, hand.NUM_WRIST :]).max(axis=1) / VELOCITY_SCALE
-        through = holding & (moment.steps - self._hold_from >= limits.hold_steps)
+        since = np.where(reached, moment.steps - self._reached_at, -1)
+        quiet = since - limits.settle_steps - limits.soften_steps  # control steps of the quiet hold
+        carried = quiet - limits.hold_steps
+        begins = quiet == 0
+        self._start[begins], self._axis[begins] = position[begins], axis[begins]
+        way = np.linalg.norm(position - self._start, axis=1)
+        turn = np.arccos(np.clip(np.sum(axis * self._axis, axis=1), -1.0, 1.0))
+        moved = (way > limits.max_motion) | ((turn > limits.max_turn) & np.isfinite(self._max_turn))
+        held_through = carried == 0
         over = moment.ended
         # The first that is true decides.
         reasons = {
             "unstable": moment.unstable,
-            "not_reached": ~holding & (over | (~success & (moment.steps >= limits.reach_steps))),
-            "lost": holding & (~held | (over & ~through)),
-            "moved": holding & (np.linalg.norm(position - self._start, axis=1) > limits.max_motion),
-            "not_quiet": through & ((speed > limits.max_object_speed) | (joint_speed > limits.max_joint_speed)),
-            "accepted": through,
+            "not_reached": ~reached & (over | (~success & (moment.steps >= limits.reach_steps))),
+            "lost": reached & (carried <= 0) & (~held | over),
+            "moved": (quiet > 0) & (carried <= 0) & moved,
+            "not_quiet": held_through & ((speed > limits.max_object_speed) | (joint_speed > limits.max_joint_speed)),
+            "dropped": (carried > 0) & ((way > self._radius) | (turn > self._max_turn)),
+            "accepted": carried >= limits.carry_steps,
         }
         over = np.any(list(reasons.values()), axis=0)
         first = np.argmax(list(reasons.values()), axis=0)
         self._reasons = {world: list(reasons)[first[world]] for world in np.flatnonzero(over).tolist()}
-        self._columns = self._worlds.held_columns() if through.any() else {}
-        self._position = position
+        if held_through.any():
+            columns = self._worlds.held_columns()
+            for world in np.flatnonzero(held_through).tolist():
+                self._rows[world] = self._row(world, columns)
 
-        reached = ~holding & ~over & success
-        stay = np.concatenate([moment.obs["task_a"][:, : hand.NUM_WRIST], moment.actions[:, hand.NUM_WRIST :]], axis=1)
-        self._command[reached] = np.clip(stay[reached], -1.0, 1.0)
-        self._start[reached], self._hold_from[reached] = position[reached], moment.steps[reached]
-        self._holding = holding | reached
-        if reached.any():
-            self.idle(np.flatnonzero(reached))
+        arrived = ~reached & ~over & success
+        self._stay(arrived, moment)
+        self._soften(since, moment.obs)
+        self._carry(carried)
+        if arrived.any():
+            self.idle(np.flatnonzero(arrived))
         return over
 
+    def _stay(self, arrived: NDArray[np.bool_], moment: Moment) -> None:
+        """Tells some worlds to stay where they are, with the squeeze that they have."""
+        wrist = moment.obs["task_a"][:, : hand.NUM_WRIST]
+        self._command[arrived] = np.concatenate([wrist, moment.actions[:, hand.NUM_WRIST :]], axis=1)[arrived]
+        self._grasp[arrived] = self._command[arrived][:, hand.NUM_WRIST :]
+        self._stayed[arrived] = self._command[arrived][:, : hand.NUM_WRIST]
+        self._reached_at[arrived] = moment.steps[arrived]
+        self._reached = self._reached | arrived
+
+    def _soften(self, since: NDArray[np.int64], obs: Mapping[str, Array]) -> None:
+        """Lowers the squeeze of the worlds whose turn it is; `since` (N,) control steps since they arrived."""
+        settle, soften = self._criteria.settle_steps, self._criteria.soften_steps
+        settled = since == settle
+        joints = np.asarray(obs["task_a"][:, hand.NUM_WRIST : hand.NUM_ACTIONS], np.float64)
+        soft = joints + self._squeeze * (self._grasp - joints)
+        self._reference[settled] = np.clip(soft, -1.0, 1.0)[settled]
+        softening = (since >= settle) & (since < settle + soften)
+        share = ((since - settle + 1) / soften)[:, None]
+        fingers = self._grasp + share * (self._reference - self._grasp)
+        self._command[softening, hand.NUM_WRIST :] = fingers[softening]
+
+    def _carry(self, carried: NDArray[np.int64]) -> None:
+        """Moves the wrists of worlds whose quiet hold is over; `carried` (N,) control steps since."""
+        moving = carried >= 0
+        offset = base_shake.offset(self._shake, carried)
+        offset[:, hand.WRIST_JOINTS.index("WRY")] += self._criteria.carry_pitch * minimum_jerk(carried / PITCH_STEPS)
+        moved = self._stayed + offset * NORMALISED_PER_UNIT[: hand.NUM_WRIST]
+        self._command[moving, : hand.NUM_WRIST] = np.clip(moved, -1.0, 1.0)[moving]
+
     def result(self, world: int, moment: Moment) -> tuple[str, Row | None]:
-        if self._reasons[world] != "accepted":
-            return self._reasons[world], None
-        row = {name: np.array(column[world], np.float64) for name, column in self._columns.items()}
+        row = self._rows.pop(world, None)
+        return self._reasons[world], row if self._reasons[world] == "accepted" else None
+
+    def _row(self, world: int, columns: Mapping[str, NDArray[Any]]) -> Row:
+        """A held state: what the world is in now."""
+        row = {name: np.array(column[world], np.float64) for name, column in columns.items()}
         row["reference"] = hand.denormalize(self._command[world])[hand.NUM_WRIST :]
         row["hold_target"] = self._position[world]
-        return "accepted", row
+        return row
 
 
 def _complete(out: Path, settings: Mapping[str, Any], count: int) -> HeldStateLibrary | None:

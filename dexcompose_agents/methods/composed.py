@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dexcompose_agents.artefacts.shipped import choose_mask, file_hash, policy_path, residual_path, stabiliser_path
+from dexcompose_agents.artefacts.shipped import choose_mask, file_hash, policy_path
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
-from dexcompose_agents.methods.parts import load_stabiliser
-from dexcompose_agents.methods.spec import SHIPPED, CompositionSpec
-from dexcompose_agents.residual.residual_b import ResidualBPolicy
+from dexcompose_agents.methods.parts import make_residual, make_stabiliser
+from dexcompose_agents.methods.spec import CompositionSpec, ResidualSource, StabiliserSource
 from dexcompose_agents.runtime.devices import as_given, find_device, to_tensors
 from dexcompose_envs.composition.composer import Composer
 from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
-from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import parse_chain
 
 
@@ -33,10 +31,13 @@ class ComposedMethod:
         pair: "GraspBall-PushButton", or a chain with more interactions.
         mask: Preserved fingers, or the file of a selection, where the spec leaves them open.
         selector: Selector whose shipped mask is used, or the one that chose ``mask``.
-        stabiliser: Weights of stabiliser A instead of the shipped ones.
-        residual: Weights of residual B instead of the shipped ones.
+        stabiliser: Stabiliser A instead of the shipped one, as in the spec.
+        residual: Residual B instead of the shipped one, as in the spec.
         base_policy: pi_B, or one for each interaction; by default the shipped ones.
         device: Torch device of the weights and of all arithmetic; actions go back to where observations come from.
+
+    Attributes:
+        parts: Stabiliser A and residual B, as far as there are such.
 
     Raises:
         UsageError: If there is no such device, or pi_B is missing for an interaction.
@@ -51,8 +52,8 @@ class ComposedMethod:
         *,
         mask: str | FingerMask | Path | None = None,
         selector: str | None = None,
-        stabiliser: str | Path | None = None,
-        residual: str | Path | None = None,
+        stabiliser: StabiliserSource | None = None,
+        residual: ResidualSource | None = None,
         base_policy: BasePolicy | Sequence[BasePolicy] | None = None,
         device: str = "cpu",
     ) -> None:
@@ -67,17 +68,11 @@ class ComposedMethod:
             policies = base_policy if isinstance(base_policy, Sequence) else [base_policy]
             hashes = [str(getattr(policy, "weights_hash", type(policy).__name__)) for policy in policies]
         writes_all = spec.residual_writes == "all"
-        self._residual: ResidualBPolicy | None = None
-        residual_file = _path(residual or spec.residual, residual_path, pair)
-        if residual_file is not None:
-            expected = {"pair": pair, "mask": str(self.mask), "writes_all": writes_all}
-            self._residual = ResidualBPolicy.load(
-                residual_file, self.device, model_hash=model_hash_of(pair), **expected
-            )
-        stabiliser_file = _path(stabiliser or spec.stabiliser, stabiliser_path, pair)
-        holder = None
-        if stabiliser_file is not None:
-            holder = load_stabiliser(pair, self.mask, path=stabiliser_file, device=self.device)
+        self._residual, corrected_by = make_residual(
+            residual or spec.residual, pair, self.mask, self.device, writes_all=writes_all
+        )
+        holder, held_by = make_stabiliser(stabiliser or spec.stabiliser, pair, self.mask, self.device)
+        self.parts = tuple(part for part in (holder, self._residual) if part is not None)
         self._composer = Composer(
             CompositionTask.of_name(pair),
             self.mask,
@@ -98,8 +93,8 @@ class ComposedMethod:
             "hide_preserved": spec.hide_preserved,
             "hold_steps": spec.hold_steps,
             "transition_steps": spec.transition_steps,
-            "residual": residual_file and file_hash(residual_file),
-            "stabiliser": stabiliser_file and file_hash(stabiliser_file),
+            "residual": corrected_by,
+            "stabiliser": held_by,
         }
 
     def reset(
@@ -136,7 +131,7 @@ class ComposedMethod:
         return torch.as_tensor(mask, device=self.device)
 
     def describe(self) -> dict[str, Any]:
-        """Mask, hashes of the weights, and how they are composed."""
+        """Mask, hashes of the weights, constants of scripted parts, and how they are composed."""
         return dict(self._description)
 
 
@@ -155,9 +150,3 @@ def _mask_of(
 
 def _qualified(function: Any) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-
-
-def _path(chosen: str | Path | None, shipped: Callable[[str], Path], pair: str) -> Path | None:
-    if chosen is None:
-        return None
-    return shipped(pair) if chosen == SHIPPED else Path(chosen)

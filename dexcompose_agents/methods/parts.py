@@ -1,13 +1,20 @@
-"""The parts of a composition that ship for a pair, loaded and checked: for methods, and for the wrappers."""
+"""The parts of a composition: those that ship for a pair, loaded and checked, and scripted ones by name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
+from dexcompose_agents.artefacts.shipped import choose_mask, file_hash, residual_path, stabiliser_path
+from dexcompose_agents.methods.spec import SHIPPED, ResidualSource, StabiliserSource
+from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
+from dexcompose_agents.scripted import RESIDUALS, STABILISERS
+from dexcompose_envs.composition.interactor import ResidualB
+from dexcompose_envs.composition.preserver import Stabiliser
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import parse_chain
@@ -45,3 +52,43 @@ def load_stabiliser(
     return StabiliserPolicy.load(
         path or stabiliser_path(pair), device, mask=mask, skill=skill, model_hash=model_hash_of(str(skill))
     )
+
+
+def make_stabiliser(
+    source: StabiliserSource | None, pair: str, mask: FingerMask, device: torch.device
+) -> tuple[Stabiliser | None, Any]:
+    """Stabiliser A of a spec, and what tells it from others, JSON-able: the hash of its weights, or its constants."""
+    scripted = _scripted(source, STABILISERS)
+    if source is None:
+        return None, None
+    if scripted is not None:
+        made = scripted()
+        return made, _described(made)
+    path = stabiliser_path(pair) if source == SHIPPED else Path(str(source))
+    return load_stabiliser(pair, mask, path=path, device=device), file_hash(path)
+
+
+def make_residual(
+    source: ResidualSource | None, pair: str, mask: FingerMask, device: torch.device, *, writes_all: bool = False
+) -> tuple[ResidualB | None, Any]:
+    """Residual B of a spec, likewise."""
+    scripted = _scripted(source, RESIDUALS)
+    if source is None:
+        return None, None
+    if scripted is not None:
+        made = scripted(pair)
+        return made, _described(made)
+    path = residual_path(pair) if source == SHIPPED else Path(str(source))
+    expected = {"pair": pair, "mask": str(mask), "writes_all": writes_all}
+    return ResidualBPolicy.load(path, device, model_hash=model_hash_of(pair), **expected), file_hash(path)
+
+
+def _scripted(source: Any, known: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """What makes the scripted part of that name, or `source` itself if it makes one; None: it names a file."""
+    return source if callable(source) else known.get(source)
+
+
+def _described(part: object) -> dict[str, Any]:
+    """The class of a scripted part and its constants, if it says what they are."""
+    constants = part.describe() if hasattr(part, "describe") else {}
+    return {"part": f"{type(part).__module__}.{type(part).__qualname__}", **constants}

@@ -29,6 +29,11 @@ _methods: dict[str, str | MethodTarget] = {
     "dexcompose": CompositionSpec(residual=SHIPPED),
     # The chosen mask alone: preserved fingers stay at the reference hold action.
     "no-stabiliser": CompositionSpec(stabiliser=None),
+    # The chosen mask, and scripted parts instead of learned ones: ours, not the paper's.
+    "constant-squeeze": CompositionSpec(stabiliser="constant-squeeze"),
+    "reflex": CompositionSpec(stabiliser="reflex", residual="wrist-feedback"),
+    # Proves that a pair can be solved.
+    "oracle": CompositionSpec(stabiliser="constant-squeeze", residual="wrist-feedback"),
 }
 
 

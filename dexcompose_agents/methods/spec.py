@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from dexcompose_envs.checks import one_of
-from dexcompose_envs.composition.preserver import Reference
+from dexcompose_envs.composition.interactor import ResidualB
+from dexcompose_envs.composition.preserver import Reference, Stabiliser
 from dexcompose_envs.episodes.phases import HOLD_STEPS, TRANSITION_STEPS
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 
 SHIPPED = "shipped"
 """The file that belongs to the pair in `pretrained_folder()`."""
+
+
+StabiliserSource = str | Path | Callable[[], Stabiliser]
+"""Weights, the name of one of `scripted.STABILISERS`, or what makes one, such as its class."""
+ResidualSource = str | Path | Callable[[str], ResidualB]
+"""Weights, the name of one of `scripted.RESIDUALS`, or what makes one for a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +36,10 @@ class CompositionSpec:
     (skill -> mask). None: what a selector chose for the pair."""
     selector: str | None = None
     """Selector whose mask is used where `mask` is None; None: the one whose choice ships."""
-    stabiliser: str | Path | None = SHIPPED
-    """Weights of stabiliser A (Eq. 7); None: the preserved fingers stay at the reference."""
-    residual: str | Path | None = None
-    """Weights of residual B (Eq. 10), trained with the same mask; None: pi_B as it is."""
+    stabiliser: StabiliserSource | None = SHIPPED
+    """Stabiliser A (Eq. 7): weights, or a scripted one; None: the preserved fingers stay at the reference."""
+    residual: ResidualSource | None = None
+    """Residual B (Eq. 10): weights that were trained with the same mask, or a scripted one; None: pi_B as it is."""
     residual_writes: Literal["released", "all"] = "released"
     """What residual B may correct: B's dimensions (wrist and released fingers), or all 28."""
     reference: Reference = "hold"

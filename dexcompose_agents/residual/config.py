@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.rl.config import PPOConfig
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     Backend: TypeAlias = str
 else:
     Backend = Literal[tuple(BACKENDS)]
+
+Dimensions = tuple[Literal["wrist", "fingers"], ...]
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,12 @@ class ResidualConfig:
 
     learner: LearnerName = "ppo"
     """What learns, one of `rl.learners.LEARNERS`."""
-    ppo: PPOConfig = field(default_factory=PPOConfig)
+    ppo: PPOConfig = field(default_factory=partial(PPOConfig, evaluation_rounds=2))
     """Settings of learner "ppo"."""
-    off_policy: OffPolicyConfig = field(default_factory=OffPolicyConfig)
+    off_policy: OffPolicyConfig = field(default_factory=partial(OffPolicyConfig, evaluation_rounds=4))
     """Settings of learners "sac", "tqc" and "crossq"."""
+    ranking_episodes: int = 128
+    """Least number of episodes by which checkpoints are compared: by 64, one of 95 % often looks like one of 100 %."""
     backend: Backend = "mujoco"
     """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on the learner's device)."""
     num_threads: int | None = None
@@ -72,6 +77,10 @@ class ResidualConfig:
         """Refuses unknown names."""
         find_learner(self.learner)
         one_of("backend", self.backend, tuple(BACKENDS))
+        whole_number("ranking_episodes", self.ranking_episodes)
+        rounds, least = self.learning.evaluation_rounds, -(-self.ranking_episodes // self.learning.num_envs)
+        worlds = f"{self.ranking_episodes} episodes (ranking_episodes) in {self.learning.num_envs} worlds"
+        require(rounds >= least, "evaluation_rounds", rounds, f"at least {least} for {worlds}")
 
     @property
     def learning(self) -> Any:
@@ -99,11 +108,14 @@ class StabiliserConfig(ResidualConfig):
     """beta_A of Eq. 7: largest correction per joint (rad)."""
     alpha: float = 0.001
     """Weight of the squared correction in Eq. 13."""
+    rotation_weight: float = 0.02
+    """Weight (m/rad) of the angle by which the object has turned in the palm frame, a term that Eq. 13 hasn't: without
+    it an object that only turns in the hand costs nothing. 0.1 rad then weighs as much as 2 mm."""
     reward_scale: float = 20.0
     """Eq. 13 is in metres, millimetres as a rule; it is multiplied by this so that returns are of order one."""
     drop_penalty: float = 30.0
     """Subtracted (after scaling) when the object is lost, which ends the episode. It must exceed what the rest of an
-    episode costs (about 10 for a grasp that slips 3 mm), else dropping early would pay."""
+    episode costs (about 27 for a grasp that slips 3 mm and turns by 0.3 rad), else dropping early would pay."""
     episode_steps: int = 150
     """Control steps per episode."""
     base_shake: float = 1.0
@@ -118,6 +130,7 @@ class StabiliserConfig(ResidualConfig):
         super().__post_init__()
         require(len(self.masks) > 0, "masks", self.masks, "at least one mask such as 'TH+RF+LF'")
         require(self.bound > 0.0, "bound", self.bound, "a positive angle in rad")
+        require(self.rotation_weight >= 0.0, "rotation_weight", self.rotation_weight, "a weight of at least 0 m/rad")
         whole_number("episode_steps", self.episode_steps, 2)
         whole_number("disturbance_bank", self.disturbance_bank)
 
@@ -142,6 +155,17 @@ class ResidualBConfig(ResidualConfig):
     """Added when the composite succeeds, which ends the episode."""
     drop_penalty: float = 5.0
     """Subtracted when the held object is lost, which ends the episode."""
+    approach_scale: float = 20.0
+    """Subtracted in every step in which pi_B acts: this (per m) times what the skill says of itself by `approach`. It
+    tells tries that failed by a hair from others, which success and progress alone don't. 0: Eq. 14 as published."""
+    dimensions: Dimensions | None = None
+    """What the residual may move, "wrist", "fingers" (the released ones) or both; None: what the interaction skill says
+    of itself (both if `residual_writes` is "all"). The learner acts in these dimensions and no others."""
+    residual_writes: Literal["released", "all"] = "released"
+    """Whether "fingers" means the released ones, B's own, or all of them; see `CompositionSpec`."""
+    wrist_error: bool = True
+    """Whether the residual sees how far the wrist is from where it was last told to be, which is its tremble and its
+    lag; without it, how far it is from where it is told to go next, which mixes these with its motion."""
     episode_steps: int | None = None
     """Control steps after which an episode is cut short; None: that of the pair."""
 
@@ -151,6 +175,12 @@ class ResidualBConfig(ResidualConfig):
         for name in ("bound_translation", "bound_rotation", "bound_fingers"):
             bound = getattr(self, name)
             require(bound is None or bound >= 0.0, name, bound, "a bound of at least 0, or None for the skill's")
+        require(self.approach_scale >= 0.0, "approach_scale", self.approach_scale, "a number of at least 0 per m")
+        one_of("residual_writes", self.residual_writes, ("released", "all"))
+        if self.dimensions is not None:
+            require(len(self.dimensions) > 0, "dimensions", self.dimensions, "'wrist', 'fingers', both, or None")
+            for name in self.dimensions:
+                one_of("dimension", name, ("wrist", "fingers"))
 
     def bounds(self, interaction: str) -> tuple[float, ...]:
         """beta_B for an interaction skill: wrist position (m), wrist Euler angles (rad), finger joints (rad)."""
@@ -158,40 +188,57 @@ class ResidualBConfig(ResidualConfig):
         of_skill = make_interaction(interaction).RESIDUAL_BOUND
         return tuple(own if mine is None else mine for mine, own in zip(chosen, of_skill, strict=True))
 
+    def moves(self, interaction: str) -> tuple[str, ...]:
+        """Which of "wrist" and "fingers" the residual may move for an interaction skill."""
+        if self.dimensions is not None:
+            return self.dimensions
+        everything = self.residual_writes == "all"
+        return ("wrist", "fingers") if everything else make_interaction(interaction).RESIDUAL_DIMENSIONS
+
 
 _TINY = PPOConfig(num_envs=2, horizon=8, total_steps=32, epochs=1, minibatches=2, hidden=(16,), evaluate_every=2)
 
 _STABILISER: Mapping[str, PPOConfig] = {
     # 24 steps x 64 worlds x 162 iterations; about seven minutes on one core.
-    "cpu": PPOConfig(num_envs=64, horizon=24, total_steps=250_000, evaluate_every=52, evaluation_rounds=2),
+    "cpu": PPOConfig(
+        num_envs=64, horizon=24, total_steps=250_000, target_kl=0.03, evaluate_every=52, evaluation_rounds=2
+    ),
     # 16 steps x 8192 worlds x 62 iterations; minibatches of 16384.
     "fast": PPOConfig(
-        num_envs=8192, horizon=16, total_steps=8192 * 16 * 62, minibatches=8, evaluate_every=31, device="cuda"
+        num_envs=8192,
+        horizon=16,
+        total_steps=8192 * 16 * 62,
+        target_kl=0.03,
+        minibatches=8,
+        evaluate_every=31,
+        device="cuda",
     ),
     "paper": PPOConfig(num_envs=1024, horizon=24, total_steps=1024 * 24 * 1000, evaluate_every=50, device="cuda"),
     "test": _TINY,
 }
+# What a correction of the wrist is good for shows within the two dozen steps of a press: a discount that sees 33 steps
+# ahead will do, and large steps learn it from few samples, as long as a bound on the KL keeps them from too much.
+_QUICK: Any = {"gamma": 0.97, "gae_lambda": 0.9, "learning_rate": 1e-3, "initial_log_std": -1.0, "target_kl": 0.03}
 _RESIDUAL_B: Mapping[str, PPOConfig] = {
-    # 64 steps x 32 worlds x 108 iterations; about twelve minutes on one core. Without a bound on its steps the policy
-    # moved by a KL of up to 0.08 per iteration, too far for so few samples.
-    "cpu": PPOConfig(
-        num_envs=32, horizon=64, total_steps=221_184, target_kl=0.02, evaluate_every=27, evaluation_rounds=6
-    ),
+    # 64 steps x 32 worlds x 78 iterations; about nine minutes on one core.
+    "cpu": PPOConfig(num_envs=32, horizon=64, total_steps=159_744, evaluate_every=26, evaluation_rounds=4, **_QUICK),
     # 40 steps x 1024 worlds x 40 iterations; minibatches of 5120 slots. A block between evaluations is four episodes.
     "fast": PPOConfig(
-        num_envs=1024, horizon=40, total_steps=1024 * 40 * 40, minibatches=8, evaluate_every=20, device="cuda"
+        num_envs=1024, horizon=40, total_steps=1024 * 40 * 40, minibatches=8, evaluate_every=20, device="cuda", **_QUICK
     ),
     # Minibatches of 400: 8 worlds x 200 steps in four parts.
     "paper": PPOConfig(
-        num_envs=8, horizon=200, total_steps=8 * 200 * 1000, evaluate_every=50, evaluation_rounds=4, device="cuda"
+        num_envs=8, horizon=200, total_steps=8 * 200 * 1000, evaluate_every=50, evaluation_rounds=16, device="cuda"
     ),
     "test": _TINY,
 }
 
 
 def _off_policy(ppo: PPOConfig, name: str) -> OffPolicyConfig:
-    """Settings that give an off-policy learner the worlds, steps and evaluations that PPO has in a preset."""
-    shared = ("num_envs", "horizon", "total_steps", "gamma", "evaluate_every", "evaluation_rounds", "device")
+    """Settings that give an off-policy learner the worlds, steps, discount, noise and evaluations of PPO in a preset."""
+    shared = (
+        "num_envs", "horizon", "total_steps", "gamma", "initial_log_std", "evaluate_every", "evaluation_rounds", "device",
+    )  # fmt: skip
     budget = {each: getattr(ppo, each) for each in shared}
     if name == "test":
         small = {"hidden": (16,), "critic_hidden": (16,), "batch_size": 4, "learning_starts": 4, "critic_warmup": 1}
@@ -201,12 +248,11 @@ def _off_policy(ppo: PPOConfig, name: str) -> OffPolicyConfig:
     return OffPolicyConfig(**budget)
 
 
-def _preset(table: Mapping[str, PPOConfig], name: str, **tiny: Any) -> dict[str, Any]:
-    """Fields of a preset; `tiny` are those of "test"."""
+def _preset(table: Mapping[str, PPOConfig], name: str, **others: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a preset; `others` are those besides the learner's, by preset."""
     one_of("preset", name, PRESETS)
     learning = {"ppo": table[name], "off_policy": _off_policy(table[name], name)}
-    settings = {**learning, "backend": "warp" if name in GPU_PRESETS else "mujoco"}
-    return settings | tiny if name == "test" else settings
+    return {**learning, "backend": "warp" if name in GPU_PRESETS else "mujoco", **others.get(name, {})}
 
 
 def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
@@ -215,9 +261,13 @@ def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:
     Raises:
         UsageError: If the preset is unknown.
     """
-    return StabiliserConfig(**_preset(_STABILISER, name, episode_steps=20, disturbance_bank=16) | changes)
+    tiny = {"episode_steps": 20, "disturbance_bank": 16, "ranking_episodes": 1}
+    published = {"rotation_weight": 0.0}
+    return StabiliserConfig(**_preset(_STABILISER, name, test=tiny, paper=published) | changes)
 
 
 def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
     """Settings of residual B, likewise."""
-    return ResidualBConfig(**_preset(_RESIDUAL_B, name, episode_steps=60) | changes)
+    tiny = {"episode_steps": 60, "ranking_episodes": 1}
+    published = {"approach_scale": 0.0, "dimensions": ("wrist", "fingers")}
+    return ResidualBConfig(**_preset(_RESIDUAL_B, name, test=tiny, paper=published) | changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,24 +16,42 @@ from dexcompose_agents.rl.networks import load_network
 from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.runtime.devices import Observation
 from dexcompose_envs import hand
-from dexcompose_envs.composition.bounds import bounded, normalised
+from dexcompose_envs.composition.arrays import Constant
+from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT, bounded, normalised
 from dexcompose_envs.composition.interactor import Nominal
-from dexcompose_envs.composition.masks import mask_arrays, writable
+from dexcompose_envs.composition.masks import OwnedDimensions, mask_arrays, writable
 from dexcompose_envs.errors import UsageError
+from dexcompose_envs.observations import HAND_CONTEXT, layout_of
 from dexcompose_envs.ownership import FingerMask
 
+ERROR_SCALE = 10.0
+"""What the wrist's error, in m and rad, is multiplied by to be of order one."""
+_SCALE = Constant((ERROR_SCALE / NORMALISED_PER_UNIT[: hand.NUM_WRIST]).astype(np.float32))
+_TOLD = layout_of(HAND_CONTEXT)["previous_action"]
+_TOLD_WRIST = slice(_TOLD.start, _TOLD.start + hand.NUM_WRIST)
+"""Where a context, which begins with the hand's, has the wrist's last target."""
 
-def residual_b_features(obs: Observation, nominal: Nominal, mask: FingerMask, previous: Tensor) -> Tensor:
-    """Features (N, d): B's task state, the composite context, a_B, its lead over the joints, m* and the last residual.
+
+def residual_b_features(
+    obs: Observation, nominal: Nominal, mask: FingerMask, previous: Tensor, wrist_error: bool = True
+) -> Tensor:
+    """Features (N, d): B's task state, the composite context, a_B, the wrist's error, a_B's lead, m*, last residual.
+
+    The wrist's error (N, 6), 10 x m and 10 x rad, is its last target minus its place: the base's tremble is in no
+    target, so it shows here, beside the wrist's lag. The lead (N, 22), normalised, is how far released fingers are from
+    where they are told to go next. Without `wrist_error` the wrist's lead takes its error's place.
 
     a_B is from `nominal`; `previous` is the last residual (N, 28), m and rad.
     """
     action = nominal.base_action
     fingers = mask_arrays(mask, action)
-    lead = action - obs["task_b"][:, : hand.NUM_ACTIONS]
+    place = obs["task_b"][:, : hand.NUM_ACTIONS]
+    lead = (action - place) * fingers.action_b
+    if wrist_error:
+        error = obs["context"][:, _TOLD_WRIST] - place[:, : hand.NUM_WRIST]
+        lead = torch.cat([error * _SCALE.like(error), lead[:, hand.NUM_WRIST :]], dim=1)
     bits = fingers.bits.expand(len(action), -1)
-    parts = [obs["task_b"], obs["context"], action * fingers.action_b, lead * fingers.action_b, bits, previous]
-    return torch.cat(parts, dim=1)
+    return torch.cat([obs["task_b"], obs["context"], action * fingers.action_b, lead, bits, previous], dim=1)
 
 
 def residual_b_size(task_b_size: int, context_size: int) -> int:
@@ -49,10 +67,13 @@ class ResidualBPolicy:
         bound: beta_B (28,), m and rad.
         mask: The mask it was trained with.
         pair: Such as "GraspBall-PushButton".
-        writes_all: Whether it writes all 28 dimensions instead of B's.
+        writes_all: Whether it writes A's dimensions as well as B's.
+        dimensions: Names of the dimensions that the network speaks of, in the order of `hand.ACTION_NAMES`; there is no
+            residual elsewhere.
+        wrist_error: Whether the wrist's error is among its features.
 
     Raises:
-        UsageError: If bound or network are not of the hand's size.
+        UsageError: If the bound is not of the hand's size, or the network's output not of its dimensions'.
     """
 
     def __init__(
@@ -63,14 +84,18 @@ class ResidualBPolicy:
         mask: FingerMask,
         pair: str,
         writes_all: bool = False,
+        dimensions: Sequence[str] = hand.ACTION_NAMES,
+        wrist_error: bool = True,
     ) -> None:
         self.mask, self.pair, self.writes_all = mask, pair, writes_all
+        self.dimensions, self._wrist_error = tuple(dimensions), wrist_error
+        self._owned = dimensions_named(dimensions)
         self._policy = DeterministicPolicy(network)
         self.device = self._policy.device
         self.bound = torch.as_tensor(bound, dtype=torch.float32, device=self.device)
-        if self.bound.shape != (hand.NUM_ACTIONS,) or network.action_size != hand.NUM_ACTIONS:
+        if self.bound.shape != (hand.NUM_ACTIONS,) or network.action_size != len(self.dimensions):
             got = f"a bound of shape {tuple(self.bound.shape)} and {network.action_size} outputs"
-            raise UsageError(f"residual B has {got}; expected {hand.NUM_ACTIONS} of each")
+            raise UsageError(f"residual B has {got}; expected {hand.NUM_ACTIONS} and {len(self.dimensions)}")
         self._size = network.observation_size
         self._previous = self.bound.new_zeros(0, hand.NUM_ACTIONS)
 
@@ -83,11 +108,15 @@ class ResidualBPolicy:
         """
         network, manifest = load_network(path, "residual_b", **expected)
         facts = {name: manifest[name] for name in ("bound", "pair", "writes_all")}
+        # Files that don't say it yet have one output for each of the 28, and read the wrist's lead.
+        facts |= {"dimensions": hand.ACTION_NAMES, "wrist_error": False}
+        facts |= {name: manifest[name] for name in ("dimensions", "wrist_error") if name in manifest}
         return cls(network.to(device), mask=FingerMask.parse(manifest["mask"]), **facts)
 
     def save(self, path: str | Path, network: ResidualNetwork, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""
         facts |= {"pair": self.pair, "mask": str(self.mask), "writes_all": self.writes_all}
+        facts |= {"dimensions": [*self.dimensions], "wrist_error": self._wrist_error}
         bound = [round(value, 6) for value in self.bound.tolist()]
         network.save(path, {"kind": "residual_b", "bound": bound, **facts})
 
@@ -103,13 +132,43 @@ class ResidualBPolicy:
         Raises:
             UsageError: If the observations are not those it was trained on.
         """
-        features = residual_b_features(obs, nominal, self.mask, self._previous)
+        features = residual_b_features(obs, nominal, self.mask, self._previous, self._wrist_error)
         if features.shape[1] != self._size:
             got = features.shape[1]
             raise UsageError(f"residual B of {self.pair} reads {self._size} numbers; the observations give {got}")
         allowed = writable(self.mask, nominal.interacting, self.writes_all)
-        self._previous = bounded(self._policy(features), self.bound, allowed)
+        self._previous = bounded(self._owned.spread(self._policy(features)), self.bound, allowed)
         return normalised(self._previous)
+
+
+def residual_dimensions(
+    moves: Sequence[str], mask: FingerMask, residual_writes: Literal["released", "all"] = "released"
+) -> tuple[str, ...]:
+    """Names of the dimensions that residual B speaks of: of "wrist" and "fingers", those that it may write.
+
+    Raises:
+        UsageError: If that leaves none.
+    """
+    wrist, fingers = hand.WRIST_JOINTS, hand.JOINTS
+    if residual_writes == "released":
+        fingers = tuple(name for name, kept in zip(fingers, mask.joint_mask(), strict=True) if not kept)
+    chosen = (*(wrist if "wrist" in moves else ()), *(fingers if "fingers" in moves else ()))
+    if not chosen:
+        raise UsageError(f"mask {mask} leaves residual B none of the dimensions {', '.join(moves)}; expected some")
+    return chosen
+
+
+def dimensions_named(names: Sequence[str]) -> OwnedDimensions:
+    """Dimensions by their names in `hand.ACTION_NAMES`, in its order.
+
+    Raises:
+        UsageError: If a name is unknown, twice or out of order.
+    """
+    known = [name for name in hand.ACTION_NAMES if name in names]
+    if known != [*names]:
+        expected = f"some of {', '.join(hand.ACTION_NAMES)}, in this order"
+        raise UsageError(f"dimensions are {', '.join(names)}; expected {expected}")
+    return OwnedDimensions(np.array([hand.ACTION_NAMES.index(name) for name in known], np.intp))
 
 
 def bound_of(config: ResidualBConfig, interaction: str) -> Tensor:

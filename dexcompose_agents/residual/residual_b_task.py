@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from dexcompose_agents.residual.config import ResidualBConfig
-from dexcompose_agents.residual.residual_b import bound_of, residual_b_features, residual_b_size
+from dexcompose_agents.residual.grip import PeakForce
+from dexcompose_agents.residual.residual_b import (
+    bound_of,
+    dimensions_named,
+    residual_b_features,
+    residual_b_size,
+    residual_dimensions,
+)
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
@@ -26,20 +33,22 @@ if TYPE_CHECKING:
 
 
 def composite_reward(
-    progress: Tensor, success: Tensor, distance: Tensor, residual: Tensor, config: ResidualBConfig
+    progress: Tensor, success: Tensor, approach: Tensor, distance: Tensor, residual: Tensor, config: ResidualBConfig
 ) -> Tensor:
     """Eq. 14, `R_B = R_taskB - beta |p_obj - p_palm| - alpha |delta_B|^2`, (N,), with delta_B (N, 28), m and rad.
 
     `R_taskB` is the scaled `progress` of B in this step (at most 1 in an episode) plus a bonus for composite `success`
-    (0 or 1); `distance` (m) is that of the object from its hold target in the palm frame, (N,) all.
+    (0 or 1), minus the scaled `approach` (m), how far the hand is from where B needs it; `distance` (m) is that of the
+    object from its hold target in the palm frame, (N,) all.
     """
-    task = config.progress_scale * progress + config.success_bonus * success
+    task = config.progress_scale * progress + config.success_bonus * success - config.approach_scale * approach
     return task - config.beta * distance - config.alpha * residual.square().sum(dim=1)
 
 
 class ResidualBTask:
-    """N composite rollouts in which the action u (N, 28) corrects pi_B: `da_B = M_B beta_B tanh(u)`.
+    """N composite rollouts in which the action u (N, k) corrects pi_B: `da_B = M_B beta_B tanh(u)`.
 
+    The k dimensions are those that the settings or the skill let the residual move; da_B (N, 28) is zero elsewhere.
     Hold and transition run on the nominal plan; their steps are marked as not valid, so nothing is learned from them.
     With u = 0 this is the base arm: masks and stabiliser A with pi_B as it is.
 
@@ -74,9 +83,15 @@ class ResidualBTask:
         layout = self.worlds.layout
         sizes = {key: max(columns.stop for columns in terms.values()) for key, terms in layout.items()}
         self.observation_size = residual_b_size(sizes["task_b"], sizes["context"])
-        self.action_size = hand.NUM_ACTIONS
-        self.bound = bound_of(config, parse_pair(pair)[1]).to(device)
-        self.composer = Composer(CompositionTask.of_env(self.worlds.env), mask, [base_policy], stabiliser)
+        interaction, writes = parse_pair(pair)[1], config.residual_writes
+        self.dimensions = residual_dimensions(config.moves(interaction), mask, writes)
+        self._owned, self.action_size = dimensions_named(self.dimensions), len(self.dimensions)
+        self.bound = bound_of(config, interaction).to(device)
+        self.composer = Composer(
+            CompositionTask.of_env(self.worlds.env), mask, [base_policy], stabiliser,
+            residual_writes_all=writes == "all",
+        )  # fmt: skip
+        self._peak_force = PeakForce(layout, self.num_envs, device)
         self._every_world = torch.ones(self.num_envs, dtype=torch.bool, device=device)
         self._previous = self.bound.new_zeros(self.num_envs, hand.NUM_ACTIONS)
         self._noise_seeds = torch.zeros(self.num_envs, dtype=torch.long, device=device)
@@ -91,28 +106,31 @@ class ResidualBTask:
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
-        """Executes residuals u (N, 28)."""
+        """Executes residuals u (N, k)."""
         nominal, config = self._nominal, self.config
-        residual = bounded(action, self.bound, self.composer.writable(nominal))
+        residual = bounded(self._owned.spread(action), self.bound, self.composer.writable(nominal))
         moved = self.worlds.step(self.composer.compose(self._obs, nominal, normalised(residual)))
 
         unstable, held = moved.flag("unstable"), moved.flag("task_a_held")
         success, distance = moved.number("success"), -moved.number("reward_terms/retention")
         lost = moved.terminated & ~held & ~unstable
-        reward = composite_reward(moved.number("reward_terms/progress"), success, distance, residual, config)
+        progress, approach = moved.number("reward_terms/progress"), moved.number("approach")
+        approach = torch.where(nominal.interacting, approach, 0.0)
+        reward = composite_reward(progress, success, approach, distance, residual, config)
         reward = reward - config.drop_penalty * lost.float()
 
         self._previous = residual
+        peak = self._peak_force.seen(moved.final_obs)
         final = None
         if moved.final_obs is not moved.obs:
             # The base policy must not move on for a look at a final observation: a_B stays what it was.
-            final = residual_b_features(moved.final_obs, nominal, self.mask, self._previous)
+            final = self._features(moved.final_obs)
             ended = moved.terminated | moved.truncated
             self._noise_seeds = torch.where(ended, self._noise_seeds + self.num_envs, self._noise_seeds)
             self._begin(moved.obs, ended)
         features = self._look(moved.obs)
         done, steps = moved.flag("task_b_done"), moved.number("elapsed_steps")
-        metrics = {"success": success, "held": held, "done": done, "steps": steps}
+        metrics = {"success": success, "held": held, "done": done, "steps": steps, "peak_force": peak}
         last = features if final is None else torch.where(ended[:, None], final, features)
         valid = nominal.interacting & ~unstable
         return Step(features, reward, moved.terminated, moved.truncated, last, valid, metrics)
@@ -123,9 +141,13 @@ class ResidualBTask:
 
     def _begin(self, obs: Observation, started: Tensor) -> None:
         self._previous = torch.where(started[:, None], 0.0, self._previous)
+        self._peak_force.begin(started)
         self.composer.reset(obs, started, self._noise_seeds)
 
     def _look(self, obs: Observation) -> Tensor:
         """Asks pi_B what it would do next and forms the features."""
         self._obs, self._nominal = obs, self.composer.nominal(obs)
-        return residual_b_features(obs, self._nominal, self.mask, self._previous)
+        return self._features(obs)
+
+    def _features(self, obs: Observation) -> Tensor:
+        return residual_b_features(obs, self._nominal, self.mask, self._previous, self.config.wrist_error)

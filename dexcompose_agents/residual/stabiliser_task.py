@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dexcompose_agents.residual.config import StabiliserConfig
 from dexcompose_agents.residual.disturbance_bank import DisturbanceBank, episode_hash
+from dexcompose_agents.residual.grip import PeakForce
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserObserver
 from dexcompose_agents.residual.worlds import TensorWorlds
 from dexcompose_agents.rl.rollout import Step
@@ -20,9 +21,13 @@ from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.registration import env_id
 
 
-def retention_reward(distance: Tensor, residual: Tensor, alpha: float) -> Tensor:
-    """Eq. 13, `R_A = -|p_obj - p_palm| - alpha |Delta_A|^2`, (N,), of `distance` (N,), m, and dq_A (N, 22), rad."""
-    return -distance - alpha * residual.square().sum(dim=1)
+def retention_reward(distance: Tensor, turn: Tensor, residual: Tensor, config: StabiliserConfig) -> Tensor:
+    """Eq. 13 and a term for rotation, `R_A = -|p_obj - p_palm| - w angle - alpha |Delta_A|^2`, (N,).
+
+    Of `distance` (N,), m; `turn` (N,), rad, the angle by which the object has turned in the palm frame since the start;
+    and dq_A (N, 22), rad. The first two are the environment's facts, true whatever noise observations have.
+    """
+    return -distance - config.rotation_weight * turn - config.alpha * residual.square().sum(dim=1)
 
 
 class StabiliserTask:
@@ -62,6 +67,7 @@ class StabiliserTask:
         size = (config.disturbance_bank, config.episode_steps + 1)
         self._bank = DisturbanceBank(config.disturbance, *size, config.learning.seed, device)
         self._every_world = torch.ones(n, dtype=torch.bool, device=device)
+        self._peak_force = PeakForce(self.worlds.layout, n, device)
         masks = [mask_arrays(FingerMask.parse(text), self._every_world) for text in config.masks]
         self._joint_masks = torch.stack([mask.joints for mask in masks])
         self._mask_bits = torch.stack([mask.bits for mask in masks])
@@ -87,12 +93,13 @@ class StabiliserTask:
         moved = self.worlds.step(self._command(residual))
 
         unstable = moved.flag("unstable")
-        distance = -moved.number("reward_terms/retention")
+        distance, turn = -moved.number("reward_terms/retention"), moved.number("object_turn")
         lost = moved.terminated
         self._time = self._time + 1
         self._distance_sum = self._distance_sum + distance
-        metrics = {"held": ~lost & ~unstable, "distance": self._distance_sum / self._time, "steps": self._time}
-        reward = config.reward_scale * retention_reward(distance, residual, config.alpha)
+        metrics = {"held": ~lost & ~unstable, "distance": self._distance_sum / self._time, "turn": turn}
+        metrics |= {"peak_force": self._peak_force.seen(moved.final_obs), "steps": self._time}
+        reward = config.reward_scale * retention_reward(distance, turn, residual, config)
         reward = reward - config.drop_penalty * lost.float()
 
         observer.previous_residual = residual
@@ -127,6 +134,7 @@ class StabiliserTask:
         self._hold = torch.where(started[:, None], hold, self._hold)
         self._time = torch.where(started, 0, self._time)
         self._distance_sum = torch.where(started, 0.0, self._distance_sum)
+        self._peak_force.begin(started)
         self._observer.begin(obs, started, self._joint_masks[which], self._mask_bits[which])
         self._base, self._phase = self._bank.command(self._pick, self._time, self._hold)
 

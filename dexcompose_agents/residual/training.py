@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -76,6 +77,8 @@ def train_residual_b(
 ) -> ResidualBPolicy:
     """Trains residual B on top of frozen pi_B and stabiliser A, or goes on as `train_stabiliser` does.
 
+    What comes out is no residual at all, exactly zero, unless the best one succeeded more often than that.
+
     Args:
         pair: Such as "GraspBall-PushButton".
         mask: Preserved fingers m*.
@@ -100,13 +103,17 @@ def train_residual_b(
         "pair": pair,
         "mask": str(mask),
         "bound": task.bound.tolist(),
+        "dimensions": [*task.dimensions],
         "base_policy": getattr(base_policy, "weights_hash", type(base_policy).__name__),
         "stabiliser": None if stabiliser is None else {"weights": stabiliser.weights_hash, "bound": stabiliser.bound},
         "options": _plain(env_options),
     }
-    network, facts = _train(task, config, out, ("success", "return"), identity, progress, max_minutes)
+    network, facts = _train(task, config, out, ("success", "return"), identity, progress, max_minutes, must_win=True)
     path = Path(out) / "residual_b.safetensors"
-    ResidualBPolicy(network, bound=task.bound, mask=mask, pair=pair).save(path, network, **facts)
+    ResidualBPolicy(
+        network, bound=task.bound, mask=mask, pair=pair, dimensions=task.dimensions, wrist_error=config.wrist_error,
+        writes_all=config.residual_writes == "all",
+    ).save(path, network, **facts)  # fmt: skip
     return ResidualBPolicy.load(path)
 
 
@@ -118,8 +125,12 @@ def _train(
     identity: Mapping[str, Any],
     progress: ProgressCallback | None,
     max_minutes: float | None,
+    must_win: bool = False,
 ) -> tuple[ResidualNetwork, dict[str, Any]]:
-    """The best network, and what made it and how it compared with no residual at all; closes the task."""
+    """The best network, and what made it and how it compared with no residual at all; closes the task.
+
+    With `must_win` a network that is no better than no residual by the first of the scores is silenced.
+    """
     try:
         env = task.worlds.env.unwrapped
         apart = (*LEARNER_SETTINGS, "num_threads")
@@ -133,7 +144,13 @@ def _train(
         network = learner.train(max_minutes)
     finally:
         task.close()
-    device = learner.device
+    device, evaluation = learner.device, dict(learner.best_evaluation())
+    kept = not must_win or evaluation[f"composed_{score[0]}"] > evaluation[f"base_{score[0]}"]
+    if not kept:
+        network = copy.deepcopy(network)
+        network.silence()
+        base = {name: value for name, value in evaluation.items() if name.startswith("base_")}
+        evaluation |= {name.replace("base", "composed", 1): value for name, value in base.items()}
     return network, {
         **origin,
         "config": {**settings, "num_threads": config.num_threads, learner.SETTINGS: asdict(config.learning)},
@@ -143,7 +160,8 @@ def _train(
         "iterations": learner.iteration,
         "steps": learner.iteration * config.learning.horizon * config.learning.num_envs,
         "seconds": round(learner.seconds, 1),
-        "evaluation": {name: round(value, 5) for name, value in learner.best_evaluation().items()},
+        **({"kept": kept} if must_win else {}),
+        "evaluation": {name: round(value, 5) for name, value in evaluation.items()},
     }
 
 

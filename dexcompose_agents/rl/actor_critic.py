@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dexcompose_agents.artefacts.weights import weights_hash
 from dexcompose_agents.rl.residual_network import ResidualNetwork
+from dexcompose_agents.runtime.threads import one_thread
 
 HIDDEN = (256, 256, 128)
 INITIAL_LOG_STD = -1.5
@@ -33,6 +34,8 @@ class ActorCritic(ResidualNetwork):
     return_mean: Tensor
     return_std: Tensor
 
+    # Orthogonal starts are decompositions, which round differently for different numbers of threads.
+    @one_thread()
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -89,6 +92,12 @@ class ActorCritic(ResidualNetwork):
         """Mean residual (..., k), the deterministic policy."""
         return self.forward(observation)[0]
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Makes the mean residual exactly zero again, as it was at the start."""
+        nn.init.zeros_(self.mean_layer.weight)
+        nn.init.zeros_(self.mean_layer.bias)
+
     def sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """Draws residuals (..., k) around their means (..., k)."""
         noise = torch.randn(mean.shape, generator=generator, device=generator.device, dtype=torch.float32)
@@ -133,4 +142,5 @@ class DeterministicPolicy:
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:
         """Mean residual (N, k), float32, of observations (N, d)."""
-        return self.network.mean(observation.to(torch.float64)).to(torch.float32)
+        with one_thread(self.device):
+            return self.network.mean(observation.to(torch.float64)).to(torch.float32)

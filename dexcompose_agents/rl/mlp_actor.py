@@ -65,6 +65,14 @@ class MLPActor(ResidualNetwork):
         preferred = self._least_value(seen, residual) > self._least_value(seen, torch.zeros_like(residual))
         return torch.where(preferred, residual, 0.0)
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """See `ResidualNetwork`."""
+        last = self.actor[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
     def _least_value(self, seen: Tensor, residual: Tensor) -> Tensor:
         """The lower of the critics' values (..., 1) of residuals (..., k)."""
         read = torch.cat([seen, residual.tanh()], -1)

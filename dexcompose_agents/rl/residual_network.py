@@ -38,6 +38,10 @@ class ResidualNetwork(nn.Module, ABC):
         """The deterministic residual (..., k)."""
 
     @abstractmethod
+    def silence(self) -> None:
+        """Makes the residual exactly zero again, as it was at the start."""
+
+    @abstractmethod
     def sizes(self) -> dict[str, Any]:
         """Arguments that make a network of the same layers, ready for JSON."""
 

@@ -22,6 +22,7 @@ from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.rl.rollout import RolloutEnv
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
 from dexcompose_agents.runtime.interrupts import Paused
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs.checks import require
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.files import atomic_write
@@ -154,7 +155,9 @@ class Trainer(ABC):
             self._restore(self._complete)  # The call before was stopped while it put things right.
         self._complete = self._state()
         try:
-            with tensor_cores(self.device), torch.autocast(self.device.type, enabled=False):
+            device = self.device
+            # The task's device: also beside a network on a GPU, torch has much to do for worlds on the CPU.
+            with one_thread(self.env.device), tensor_cores(device), torch.autocast(device.type, enabled=False):
                 while True:
                     evaluated = self._evaluate_if_due()
                     if self._spent():

@@ -28,22 +28,6 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 @contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """On the CPU, calculates on one thread.
-
-    Sums then round alike whatever number of threads the machine offers; contacts amplify any difference. It also is
-    faster: what a policy calculates for a step is too little to wait for a second thread.
-    """
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
 def plain_torch() -> Iterator[None]:
     """Makes tensors as if the caller had set nothing: float32, on the CPU, no inference; keeps the global generator."""
     dtype = torch.get_default_dtype()

@@ -107,8 +107,9 @@ class Residual(Stage):
         return choose_mask(self.name, given)[0]
 
     def facts(self) -> dict[str, Any]:
-        bounds = self.config.bounds(parse_pair(self.name)[1])
-        return _without_idle(super().facts(), self.config) | {"mask": str(self.chosen), "bounds": bounds}
+        config, interaction = self.config, parse_pair(self.name)[1]
+        of_skill = {"bounds": config.bounds(interaction), "dimensions": config.moves(interaction)}
+        return _without_idle(super().facts(), config) | {"mask": str(self.chosen)} | of_skill
 
     def reads(self) -> list[Reads]:
         a, b = parse_pair(self.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from array_api_compat import array_namespace, device
@@ -36,6 +37,17 @@ class Nominal:
         """Eq. 11: a_B (N, 28) in [-1, 1] with da_B (N, 28), normalised, added where it is `writable`, (N, 28) bool."""
         xp, action = array_namespace(self.base_action), self.base_action
         return xp.clip(xp.where(writable, action + residual, action), -1.0, 1.0)
+
+
+@runtime_checkable
+class ResidualB(Protocol):
+    """Corrects the interactions' policies (Eq. 10) at every control step."""
+
+    def reset(self, started: Array) -> None:
+        """Starts episodes in the worlds where `started` (N,) is true; the first call fixes N."""
+
+    def act(self, obs: Mapping[str, Array], nominal: Nominal) -> Array:
+        """da_B (N, 28), normalised; asked once per control step, also where no policy acts yet."""
 
 
 class Interactor:

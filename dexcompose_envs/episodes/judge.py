@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 
-from dexcompose_envs.arrays import Arrays, fresh
+from dexcompose_envs.arrays import Arrays, choose, fresh
 from dexcompose_envs.episodes import phases
 from dexcompose_envs.observations import Array, Snapshot
 from dexcompose_envs.skills.chain import Chain
+from dexcompose_envs.skills.terms import axis_of, rotation_angle
 
 
 @dataclass
@@ -25,10 +27,10 @@ class Judge:
     """Judges N worlds of one environment.
 
     A held object is *lost* when it is further than the skill's `RETENTION_RADIUS` from its hold target in the palm
-    frame, or lower than its `DROP_HEIGHT`. Interactions are done in turn: a stage of a composite is *through* when its
-    interaction was done while the object is held, and the object is still held `phases.SETTLE_STEPS` later; with the
-    last stage the episode *succeeds*. A retention skill alone succeeds after `STREAK` good steps in a row, an
-    interaction skill alone as soon as it is done.
+    frame, lower than its `DROP_HEIGHT`, or turned by more than its `MAX_TURN` from how it was held. Interactions are
+    done in turn: a stage of a composite is *through* when its interaction was done while the object is held, and the
+    object is still held `phases.SETTLE_STEPS` later; with the last stage the episode *succeeds*. A retention skill
+    alone succeeds after `STREAK` good steps in a row, an interaction skill alone as soon as it is done.
 
     A stage must be done within the task's time, else the episode counts as failed, whatever limit it is cut off at;
     settling is given its time beyond that. A world that diverges is truncated: nothing is known of it, and nothing is
@@ -48,6 +50,7 @@ class Judge:
         )
         self._done_since = arrays.full((num_worlds,), -1, dtype=whole)
         self._best_progress = arrays.zeros(num_worlds)
+        self._first_rotation = arrays.zeros(num_worlds, 4)
 
     @property
     def stage(self) -> Array:
@@ -55,9 +58,9 @@ class Judge:
         return self._stage
 
     def memory(self) -> list[Array]:
-        """What a judge remembers of its episodes, each (N,)."""
+        """What a judge remembers of its episodes, each (N,), and the object's rotation at their start (N, 4)."""
         counts = [self._streak, self._stage, self._stage_since, self._done_since, self._outcome]
-        return [*counts, self._best_progress]
+        return [*counts, self._best_progress, self._first_rotation]
 
     def sound(self, elapsed: Array) -> Array:
         """Whether what is remembered could have come about after so many control steps (N,), bool."""
@@ -69,11 +72,12 @@ class Judge:
             (self._done_since, -1, latest),
             (self._outcome, 0, len(phases.OUTCOMES) - 1),
             (self._best_progress, 0.0, float(stages)),
+            (self._xp.sum(self._first_rotation**2, axis=-1), 0.0, 1.001),
         ]
         return reduce(lambda good, part: good & (part[0] >= part[1]) & (part[0] <= part[2]), within, elapsed >= 0)
 
-    def reset(self, worlds: Array) -> None:
-        """Begins new episodes in some worlds, a mask (N,)."""
+    def reset(self, worlds: Array, snapshot: Snapshot) -> None:
+        """Begins new episodes in some worlds, a mask (N,), from what is seen of them."""
         where = self._xp.where
         self._streak = where(worlds, 0, self._streak)
         self._stage = where(worlds, 0, self._stage)
@@ -81,6 +85,8 @@ class Judge:
         self._done_since = where(worlds, -1, self._done_since)
         self._best_progress = where(worlds, 0.0, self._best_progress)
         self._outcome = where(worlds, phases.ONGOING, self._outcome)
+        if self._chain.retention is not None:
+            self._first_rotation = choose(worlds, snapshot.sensors["object_quaternion"], self._first_rotation)
 
     def phase(self, elapsed: Array) -> Array:
         """Index into `phases.PHASES` (N,). Single skills know one phase only: interact for B, hold for A."""
@@ -95,6 +101,7 @@ class Judge:
         xp, where = self._xp, self._xp.where
         phase = self.phase(elapsed - 1)  # of the action just executed, not of the next one
         lost_in = where((self._stage > 0) & (phase == 0), phases.LOST_DROP, phases.LOST_INIT + phase)
+        facts = self._facts(snapshot)
         held, lost, distance = self._retention(snapshot, is_held_start)
         success, failed, gained = self._progress(snapshot, held, elapsed, is_held_start)
         success, lost, held = success & ~diverged, lost & ~diverged, held & ~diverged
@@ -105,13 +112,32 @@ class Judge:
         truncated = ((elapsed >= self.max_episode_steps) | diverged) & ~terminated
         terms = {"retention": -distance, "progress": gained, "success": xp.astype(success, self._arrays.float)}
         terms = {name: where(diverged, 0.0, value) for name, value in terms.items()}
-        return Step(sum(terms.values()), terminated, truncated, self._info(success, held, elapsed, diverged, terms))
+        info = self._info(success, held, elapsed, diverged, terms) | facts
+        return Step(sum(terms.values()), terminated, truncated, info)
 
-    def initial_info(self, elapsed: Array, is_held_start: Array) -> dict[str, Array]:
+    def initial_info(self, elapsed: Array, is_held_start: Array, snapshot: Snapshot) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
         no = self._arrays.zeros(len(elapsed), dtype=self._xp.bool)
         terms = {name: self._arrays.zeros(len(elapsed)) for name in ("retention", "progress", "success")}
-        return self._info(no, fresh(is_held_start), elapsed, fresh(no), terms)
+        return self._info(no, fresh(is_held_start), elapsed, fresh(no), terms) | self._facts(snapshot)
+
+    def _facts(self, snapshot: Snapshot) -> dict[str, Array]:
+        """What trainers are paid by and nothing here is judged by, each (N,); zeros where there is no such thing.
+
+        `object_turn`: angle (rad) by which the object has turned in the palm frame since the episode's start.
+        `approach`: what the interaction in turn says of itself, see `InteractionSkill.approach` (m).
+        """
+        turn = approach = self._arrays.zeros(len(self._stage))
+        if self._chain.retention is not None:
+            turn = rotation_angle(self._first_rotation, snapshot.sensors["object_quaternion"])
+        if self._chain.interactions:
+            both = zip(self._chain.interactions, self._views(snapshot), strict=True)
+            approach = self._in_turn([skill.approach(view) for skill, view in both])
+        return {"object_turn": turn, "approach": fresh(approach)}
+
+    def _views(self, snapshot: Snapshot) -> list[Snapshot]:
+        """What each interaction sees."""
+        return [snapshot.at(place, snapshot.offset) for place in self._chain.interaction_places]
 
     def _info(
         self, success: Array, held: Array, elapsed: Array, diverged: Array, terms: dict[str, Array]
@@ -133,6 +159,9 @@ class Judge:
         distance = xp.sqrt(xp.sum(offset * offset, axis=-1))
         height = snapshot.sensors["object_world_position"][:, 2]
         kept = (distance <= skill.RETENTION_RADIUS) & (height >= skill.DROP_HEIGHT)
+        if skill.MAX_TURN is not None:
+            axis, first = axis_of(snapshot.sensors["object_quaternion"]), axis_of(self._first_rotation)
+            kept = kept & (xp.sum(axis * first, axis=-1) >= math.cos(skill.MAX_TURN))
         achieved = skill.achieved(snapshot)
         self._streak = xp.where(achieved, self._streak + 1, 0)
         return xp.where(is_held_start, kept, achieved), ~kept & is_held_start, distance
@@ -147,8 +176,7 @@ class Judge:
             assert chain.retention is not None
             success = (self._streak >= chain.retention.STREAK) & ~is_held_start
             return success, late, self._gain(chain.retention.progress(snapshot))
-        views = [snapshot.at(place, snapshot.offset) for place in chain.interaction_places]
-        both = list(zip(chain.interactions, views, strict=True))
+        both = list(zip(chain.interactions, self._views(snapshot), strict=True))
         done_now = self._in_turn([skill.done(view) for skill, view in both])
         progress = self._stage + self._in_turn([skill.progress(view) for skill, view in both])
         self._done_since = where(done_now & held & (self._done_since < 0), elapsed, self._done_since)

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from dexcompose_envs import hand
 from dexcompose_envs.episodes import base_shake
+from dexcompose_envs.physics.constants import Constants
 from dexcompose_envs.physics.workers import Workers
 from dexcompose_envs.scene import Scene
 
-PHYSICS_PARTS = ("qpos", "qvel", "targets", "fixture_pose", "warmstart", "sensordata")
+PHYSICS_PARTS = ("qpos", "qvel", "targets", "fixture_pose", "warmstart", "sensordata", "constants")
 """Parts of a row that an engine takes."""
-MEMORY_PARTS = ("shake", "previous_action", "reference", "hold_target", "is_held_start")
+MEMORY_PARTS = ("shake", "noise", "previous_action", "reference", "hold_target", "is_held_start")
 """Parts of a row that the environment keeps of its episodes."""
 
 
@@ -34,7 +35,7 @@ class FirstStates:
     """
 
     def __init__(self, scene: Scene, threads: int) -> None:
-        self._model, self._sensors = scene.model, scene.sensors
+        self._model, self._constants = scene.model, Constants(scene.model)
         self._workers = Workers(scene.model, threads)
         model = scene.model
         self.shapes: dict[str, tuple[int, ...]] = {
@@ -44,7 +45,10 @@ class FirstStates:
             "fixture_pose": (7 * model.nmocap,),
             "warmstart": (model.nv,),
             "sensordata": (model.nsensordata,),
+            "physics": (2,),
+            "constants": (self._constants.size,),
             "shake": base_shake.SHAPE,
+            "noise": (1,),
             "previous_action": (hand.NUM_ACTIONS,),
             "reference": (hand.NUM_FINGER_JOINTS,),
             "hold_target": (3,),
@@ -67,20 +71,23 @@ class FirstStates:
         """One row (width,): the model's own initial state, for worlds that were never reset."""
         row = np.zeros(self.width)
         row[self.columns["qpos"]] = self._model.qpos0
+        row[self.columns["constants"]] = self._constants.nominal()
         if self._model.nmocap:
             data = mujoco.MjData(self._model)
             row[self.columns["fixture_pose"]] = np.hstack([data.mocap_pos, data.mocap_quat]).ravel()
         return row
 
     def _forward(self, part: dict[str, NDArray[np.float64]]) -> None:
-        """Fills in sensor data and the solver's warm start."""
+        """Fills in what the hidden physics make of the model, sensor data and the solver's warm start."""
 
         def forward(data: mujoco.MjData, row: int) -> None:
-            mujoco.mj_resetData(self._model, data)
+            model = data.model
+            part["constants"][row] = self._constants.of(model, data, *part["physics"][row])
+            mujoco.mj_resetData(model, data)
             data.qpos[:], data.qvel[:], data.ctrl[:] = part["qpos"][row], part["qvel"][row], part["targets"][row]
             pose = part["fixture_pose"][row].reshape(-1, 7)
             data.mocap_pos[:], data.mocap_quat[:] = pose[:, :3], pose[:, 3:]
-            mujoco.mj_forward(self._model, data)
+            mujoco.mj_forward(model, data)
             part["warmstart"][row], part["sensordata"][row] = data.qacc, data.sensordata
 
         self._workers.run(len(part["qpos"]), forward, least=16)

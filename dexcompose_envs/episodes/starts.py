@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dexcompose_envs import hand
 from dexcompose_envs.checks import one_of
-from dexcompose_envs.episodes import base_shake
+from dexcompose_envs.episodes import base_shake, sensor_noise
+from dexcompose_envs.episodes.hidden_physics import HiddenPhysics
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.scene import Scene, build_scene
@@ -25,11 +26,16 @@ class StartSampler:
     """Draws first states; see `CoreConfig` for the options. The library is loaded when first needed."""
 
     def __init__(
-        self, scene: Scene, shake: float, held_split: str, held_states: HeldStateLibrary | str | Path | None
+        self,
+        scene: Scene,
+        shake: float,
+        physics: HiddenPhysics,
+        held_split: str,
+        held_states: HeldStateLibrary | str | Path | None,
     ) -> None:
         self._split = one_of("held_split", held_split, SPLITS)
         self._chain, self._model = scene.chain, scene.model
-        self._shake, self._source = shake, held_states
+        self._shake, self._physics, self._source = shake, physics, held_states
         self._places = _places(scene.model)
 
     @cached_property
@@ -63,19 +69,22 @@ class StartSampler:
 
         Returns:
             Parts of rows, see `rows.py`: qpos (M, nq), qvel (M, nv), position targets (M, 28) in m and rad, fixture
-            poses (M, k, 7) with position in m and quaternion with w first, shake (M, *base_shake.SHAPE), previous
-            action (M, 28), q_ref (M, 22), normalised and zeros where nothing is held, hold target (M, 3) in the palm
-            frame, m, and whether the object is in hand (M, 1).
+            poses (M, k, 7) with position in m and quaternion with w first, mass factor and friction (M, 2), shake
+            (M, *base_shake.SHAPE), seed of the sensor noise (M, 1), previous action (M, 28), q_ref (M, 22), normalised
+            and zeros where nothing is held, hold target (M, 3) in the palm frame, m, and whether the object is in hand
+            (M, 1).
         """
         count, chain, model = len(rngs), self._chain, self._model
         qpos, qvel = np.tile(model.qpos0, (count, 1)), np.zeros((count, model.nv))
         targets, hold_target = np.zeros((count, hand.NUM_ACTIONS)), np.zeros((count, 3))
+        physics, noise = np.zeros((count, 2)), np.zeros((count, 1))
         shake = np.zeros((count, *base_shake.SHAPE))
         fixtures = np.zeros((count, len(chain.interactions), 7))
         rows = np.full(count, -1, np.int64)
         first = next(iter(chain.skills.values()))
         for i, rng in enumerate(rngs):
-            shake[i] = base_shake.sample(rng, self._shake)
+            shake[i], physics[i] = base_shake.sample(rng, self._shake), self._physics.sample(rng)
+            noise[i] = rng.integers(sensor_noise.SEEDS)
             for j, skill in enumerate(chain.interactions):
                 fixtures[i, j] = skill.sample_things(rng)
             if start == "held":
@@ -94,6 +103,8 @@ class StartSampler:
             for name, place in self._places.items():
                 (qpos if name.endswith("qpos") else qvel)[:, place] = held[name]
             targets, hold_target = held["control"], held["hold_target"]
+            if self._physics.own:
+                physics = held["physics"]
             whole = np.concatenate([targets[:, : hand.NUM_WRIST], held["reference"]], axis=1)
             reference = hand.normalize(whole)[:, hand.NUM_WRIST :]
         return {
@@ -101,7 +112,9 @@ class StartSampler:
             "qvel": qvel,
             "targets": targets,
             "fixture_pose": fixtures,
+            "physics": physics,
             "shake": shake,
+            "noise": noise,
             "previous_action": hand.normalize(targets),
             "reference": reference,
             "hold_target": hold_target,

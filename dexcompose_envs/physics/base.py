@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from dexcompose_envs.arrays import Arrays
 from dexcompose_envs.errors import MachineError
 from dexcompose_envs.observations import Array
+from dexcompose_envs.physics.constants import Constants
 
 
 class BackendError(MachineError):
@@ -29,12 +30,14 @@ class Engine(Protocol):
         state_size: Numbers of one world's full state.
         sensordata: Latest sensor data (N, nsensordata).
         arrays: Library and device of everything that goes in and out.
+        constants: What worlds differ in besides their state: the meaning of `hidden`.
     """
 
     num_worlds: int
     state_size: int
     sensordata: Array
     arrays: Arrays
+    constants: Constants
 
     def step(self, targets: Array) -> Array:
         """Advances all worlds by one control step.
@@ -65,6 +68,9 @@ class Engine(Protocol):
 
     def set_state(self, state: Array, worlds: Array) -> None:
         """Sets the full state (M, state_size) of some worlds (indices (M,)); sensor data are left to the caller."""
+
+    def hidden(self) -> Array:
+        """Each world's numbers that hidden physics decide (N, constants.size), fresh."""
 
     def qpos(self) -> Array:
         """Generalised positions (N, nq), fresh."""

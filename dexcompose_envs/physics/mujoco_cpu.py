@@ -1,7 +1,8 @@
-"""Native MuJoCo on all CPU cores: one `MjData` per thread, world states kept in one array."""
+"""Native MuJoCo on all CPU cores: one model and `MjData` per thread, world states kept in one array."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import mujoco
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from dexcompose_envs.arrays import Arrays
 from dexcompose_envs.checks import whole_number
+from dexcompose_envs.physics.constants import Constants
 from dexcompose_envs.physics.workers import Workers, usable_cores
 from dexcompose_envs.scene import Scene
 from dexcompose_envs.timing import CONTROL_STEP, PHYSICS_STEPS_PER_CONTROL_STEP
@@ -25,10 +27,14 @@ _SPEC = int(
     | _STATE.mjSTATE_MOCAP_QUAT
     | _STATE.mjSTATE_WARMSTART
 )
+_BLIND = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
 
 class MujocoCPU:
-    """Steps N worlds on a thread pool; `mj_step` runs all physics steps of a control step without the interpreter.
+    """Steps N worlds on a thread pool; `mj_step` runs the physics steps of a control step without the interpreter.
+
+    Sensors are computed in the last of them only. A world's state ends with its hidden physics, which the thread's
+    model takes over whenever it steps that world.
 
     A step that is interrupted or fails hasn't happened: worlds are stepped in copies of their states, which replace
     them when all are done.
@@ -50,26 +56,33 @@ class MujocoCPU:
         num_worlds = whole_number("num_worlds", num_worlds, 1)
         threads = whole_number("num_threads", usable_cores() if num_threads is None else num_threads, 1)
         self.model = scene.model
+        self.constants = Constants(scene.model)
         self.arrays = Arrays.numpy()
         self.num_worlds = num_worlds
-        self.state_size = mujoco.mj_stateSize(self.model, _SPEC)
-        self._workers = Workers(self.model, min(threads, num_worlds))
+        self._moving = mujoco.mj_stateSize(self.model, _SPEC)
+        self.state_size = self._moving + self.constants.size
+        self._workers, self._local = Workers(self.model, min(threads, num_worlds)), threading.local()
         self._states = np.zeros((num_worlds, self.state_size))
         self.sensordata = np.zeros((num_worlds, self.model.nsensordata))
         nq, nv = self.model.nq, self.model.nv
         self._qpos, self._qvel = slice(1, 1 + nq), slice(1 + nq, 1 + nq + nv)
-        mujoco.mj_getState(self.model, self._workers.data, self._states[0], _SPEC)
+        mujoco.mj_getState(self.model, self._workers.data, self._states[0, : self._moving], _SPEC)
+        self._states[0, self._moving :] = self.constants.nominal()
         self._states[1:] = self._states[0]
 
     def step(self, targets: NDArray[np.float64]) -> NDArray[np.bool_]:
         """See `Engine.step`."""
-        model, states, sensordata = self.model, self._states.copy(), self.sensordata.copy()
+        states, sensordata = self._states.copy(), self.sensordata.copy()
 
         def step_world(data: mujoco.MjData, world: int) -> None:
-            mujoco.mj_setState(model, data, states[world], _SPEC)
+            model, state = self._load(data, states[world])
             data.ctrl[:] = targets[world]
-            mujoco.mj_step(model, data, PHYSICS_STEPS_PER_CONTROL_STEP)
-            mujoco.mj_getState(model, data, states[world], _SPEC)
+            seeing = model.opt.disableflags
+            model.opt.disableflags = seeing | _BLIND
+            mujoco.mj_step(model, data, PHYSICS_STEPS_PER_CONTROL_STEP - 1)
+            model.opt.disableflags = seeing
+            mujoco.mj_step(model, data)
+            mujoco.mj_getState(model, data, state, _SPEC)
             sensordata[world] = data.sensordata
 
         self._workers.run(self.num_worlds, step_world)
@@ -77,6 +90,15 @@ class MujocoCPU:
         # MuJoCo resets a diverged simulation by itself, which sets its clock back.
         diverged = np.abs(states[:, 0] - before - CONTROL_STEP) > 1e-6
         return diverged | ~np.isfinite(sensordata).all(axis=1)
+
+    def _load(self, data: mujoco.MjData, state: NDArray[np.float64]) -> tuple[mujoco.MjModel, NDArray[np.float64]]:
+        """Puts a thread's data and model into a world's state; returns its model, and the state without constants."""
+        model, local = data.model, self._local
+        if getattr(local, "model", None) is not model:
+            local.model, local.places = model, self.constants.places(model)
+        self.constants.put(local.places, state[self._moving :])
+        mujoco.mj_setState(model, data, state[: self._moving], _SPEC)
+        return model, state[: self._moving]
 
     def write(self, worlds: NDArray[np.bool_], parts: Mapping[str, NDArray[np.float64]]) -> None:
         """See `Engine.write`."""
@@ -88,7 +110,8 @@ class MujocoCPU:
             pose = parts["fixture_pose"][world].reshape(-1, 7)
             data.mocap_pos[:], data.mocap_quat[:] = pose[:, :3], pose[:, 3:]
             data.qacc_warmstart[:] = parts["warmstart"][world]
-            mujoco.mj_getState(self.model, data, self._states[world], _SPEC)
+            mujoco.mj_getState(self.model, data, self._states[world, : self._moving], _SPEC)
+            self._states[world, self._moving :] = parts["constants"][world]
             self.sensordata[world] = parts["sensordata"][world]
 
     def problem(self) -> None:
@@ -106,6 +129,10 @@ class MujocoCPU:
         """See `Engine.set_state`."""
         self._states[worlds] = state
 
+    def hidden(self) -> NDArray[np.float64]:
+        """See `Engine.hidden`."""
+        return self._states[:, self._moving :].copy()
+
     def qpos(self) -> NDArray[np.float64]:
         """Generalised positions (N, nq), fresh."""
         return self._states[:, self._qpos].copy()
@@ -116,8 +143,9 @@ class MujocoCPU:
 
     def load_into(self, data: mujoco.MjData, world: int) -> None:
         """Copies one world's state into `data` and computes what rendering needs."""
-        mujoco.mj_setState(self.model, data, self._states[world], _SPEC)
-        mujoco.mj_forward(self.model, data)
+        model, _ = self._load(self._workers.data, self._states[world])
+        mujoco.mj_setState(model, data, self._states[world, : self._moving], _SPEC)
+        mujoco.mj_forward(model, data)
 
     def close(self) -> None:
         """Ends the thread pool."""

@@ -8,6 +8,7 @@ but enough to test everything but speed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from dexcompose_envs.arrays import Arrays, choose, to_numpy
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.observations import Array
 from dexcompose_envs.physics.base import BackendError
+from dexcompose_envs.physics.constants import Constants
 from dexcompose_envs.physics.contact_capacity import ContactCapacity, measure_capacity
 from dexcompose_envs.physics.warp_device import array_bytes, check_device, check_memory, load_warp
 from dexcompose_envs.scene import Scene
@@ -68,6 +70,7 @@ class MujocoWarp:
         self.device = check_device(device)
         self.arrays = Arrays.torch(self.device)
         self.model, self.num_worlds = scene.model, num_worlds
+        self.constants = Constants(scene.model)
         self.capacity = capacity or measure_capacity(scene)
         with self._warp.ScopedDevice(str(self.device)):
             self._build()
@@ -87,6 +90,7 @@ class MujocoWarp:
         seeing.opt.warn_overflow = 0  # overflows are raised, not printed
         # Lets the solver stop when it is done; else it goes through all iterations.
         seeing.opt.graph_conditional = not self.arrays.is_cuda or self._warp.is_conditional_graph_supported()
+        self._differing = self._make_differing(seeing)
         blind = replace(seeing.opt, disableflags=int(seeing.opt.disableflags) | int(mjw.DisableBit.SENSOR))
         self._seeing, self._blind = seeing, replace(seeing, opt=blind)
         try:
@@ -106,6 +110,33 @@ class MujocoWarp:
         if self.arrays.is_cuda:
             self._warp.synchronize_device()  # what was made on Warp's stream is used on torch's
         self.state_size = 7 * self.model.nmocap + sum(part.shape[1] for part in self._state.values())
+        self.state_size += self.constants.size
+
+    def _make_differing(self, model: Any) -> list[tuple[Array, tuple[Any, ...], slice]]:
+        """Gives each world its own numbers of the fields in `constants`; where they are, as `Constants.places` has it.
+
+        Fields that MuJoCo Warp doesn't have it doesn't need.
+        """
+        self._hidden = self.arrays.of(np.tile(self.constants.nominal(), (self.num_worlds, 1)))
+        places = []
+        for name, (index, columns) in self.constants.fields.items():
+            if not hasattr(model, name):
+                continue
+            value = np.asarray(getattr(self.model, name), np.float32)
+            every = np.tile(value, (self.num_worlds, *[1] * value.ndim))
+            array = self._warp.array(every, dtype=getattr(model, name).dtype)
+            setattr(model, name, array)
+            index = tuple(self._on_device(item) for item in index)
+            places.append((self._warp.to_torch(array), (slice(None), *index), columns))
+        return places
+
+    def _on_device(self, index: Any) -> Any:
+        return self.arrays.of(index, self.arrays.xp.int64) if isinstance(index, np.ndarray) else index
+
+    def _differ(self) -> None:
+        """Tells the model what hidden physics each world has now."""
+        for array, index, columns in self._differing:
+            array[index] = self._hidden[:, columns]
 
     def _make_data(self, num_worlds: int) -> Any:
         room = self.capacity
@@ -175,6 +206,8 @@ class MujocoWarp:
             position.copy_(choose(worlds, pose[:, :, :3], position))
             rotation.copy_(choose(worlds, pose[:, :, 3:], rotation))
         self.sensordata.copy_(choose(worlds, parts["sensordata"], self.sensordata))
+        self._hidden.copy_(choose(worlds, parts["constants"], self._hidden))
+        self._differ()
 
     def problem(self) -> Array:
         """See `Engine.problem`: bits of `mujoco_warp.OverflowType`."""
@@ -211,10 +244,15 @@ class MujocoWarp:
             size = part[0].numel()
             part[worlds] = state[:, start : start + size].reshape(-1, *part.shape[1:])
             start += size
+        self._differ()
 
     def _parts(self) -> list[Array]:
         """Everything that a state consists of, each (N, ...)."""
-        return [*self._state.values(), *(self._fixture or ())]
+        return [*self._state.values(), *(self._fixture or ()), self._hidden]
+
+    def hidden(self) -> Array:
+        """See `Engine.hidden`."""
+        return self._hidden.clone()
 
     def qpos(self) -> Array:
         """See `Engine.qpos`."""
@@ -232,7 +270,9 @@ class MujocoWarp:
         if self._fixture is not None:
             data.mocap_pos[:] = to_numpy(self._fixture[0][world])
             data.mocap_quat[:] = to_numpy(self._fixture[1][world])
-        mujoco.mj_forward(self.model, data)
+        model = copy(self.model)
+        self.constants.put(self.constants.places(model), to_numpy(self._hidden[world]))
+        mujoco.mj_forward(model, data)
 
     def close(self) -> None:
         """Frees the graph; arrays go with the last reference to them."""

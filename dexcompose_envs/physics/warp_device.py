@@ -10,7 +10,7 @@ from dexcompose_envs.errors import UsageError
 from dexcompose_envs.physics.base import BackendError
 
 EXTRA = "pip install 'dexcompose[warp]'"
-OLDEST = {"mujoco-warp": (3, 12), "warp-lang": (1, 10)}
+OLDEST = {"mujoco-warp": (3, 17), "warp-lang": (1, 10)}
 """Oldest versions of the packages that the engine is written for."""
 MEMORY_SHARE = 0.9
 """Share of a GPU's free memory that worlds may fill."""

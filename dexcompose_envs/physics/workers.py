@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from itertools import count
 
 import mujoco
@@ -21,13 +22,13 @@ def usable_cores() -> int:
 
 
 class Workers:
-    """A thread pool in which every thread has an `MjData` of its own.
+    """A thread pool in which every thread has a copy of a model, which it may change, and an `MjData` of its own.
 
     Ctrl-C can leave `run` at any moment while threads are still at work. They do no harm as long as they write only to
     arrays made for that very call, which its caller takes over once it has returned.
 
     Args:
-        model: The model of the threads' data.
+        model: What is copied for each thread.
         threads: Number of threads; 1 works in the caller's.
     """
 
@@ -40,9 +41,9 @@ class Workers:
 
     @property
     def data(self) -> mujoco.MjData:
-        """The calling thread's own data, in whatever state they were left."""
+        """The calling thread's own data, and in `data.model` its own model, as they were left."""
         if not hasattr(self._local, "data"):
-            self._local.data = mujoco.MjData(self._model)
+            self._local.data = mujoco.MjData(copy(self._model))
         return self._local.data
 
     def run(self, number: int, work: Callable[[mujoco.MjData, int], None], least: int = 1) -> None:

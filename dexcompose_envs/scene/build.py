@@ -48,7 +48,7 @@ def build_scene(*names: str | None) -> Scene:
 
 
 def _compile(chain: Chain) -> Scene:
-    spec = hand.make_spec()
+    spec = hand.make_spec(first_body=None if chain.retention is None else OBJECT)
     _set_options(spec)
     add_arena(spec)
     bodies = {place: _add_things(spec, skill, place) for place, skill in chain.skills.items()}
@@ -65,7 +65,8 @@ def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:
     """Adds a skill's things; returns the name of the body that carries them."""
     pose = skill.nominal_pose
     if skill.kind == "retention":
-        body = spec.worldbody.add_body(name=OBJECT, pos=pose[:3], quat=pose[3:])
+        body = spec.body(OBJECT)
+        body.pos, body.quat = pose[:3], pose[3:]
         body.add_freejoint(name="OBJECT_JOINT")
     else:
         body = spec.worldbody.add_body(name=f"{place}_fixture", pos=pose[:3], quat=pose[3:], mocap=True)
@@ -76,12 +77,15 @@ def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:
 def _set_options(spec: mujoco.MjSpec) -> None:
     option = spec.option
     option.timestep = PHYSICS_STEP
-    option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    option.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
     # An elliptic cone with a high impratio is what keeps a held object from creeping out of the hand.
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     option.impratio = 100
-    option.iterations = 20
+    option.iterations = 50
+    # A row of the Jacobian touches one finger. One island holds all contacts, so looking for islands is in vain.
+    option.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
+    option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     # With 20 line-search iterations a hard step now and then ended unsolved and kicked the held object by 2 to 6 mm.
     option.ls_iterations = 50
     spec.visual.global_.offwidth, spec.visual.global_.offheight = LARGEST

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import mujoco
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from dexcompose_envs import hand
@@ -101,6 +102,12 @@ class RetentionSkill(Skill):
     """d_ret: largest distance of the held object from its hold target in the palm frame, m."""
     DROP_HEIGHT: ClassVar[float] = 0.03
     """h_drop: least height of the held object's centre above the table, m."""
+    MAX_TURN: ClassVar[float | None] = None
+    """Largest angle of the held object's z axis from that of the hold, in the palm frame, rad; None: it may turn."""
+    HOLD_SQUEEZE: ClassVar[float] = 1.0
+    """How much of a grasp's squeeze is kept for the hold: q_ref is set to q + HOLD_SQUEEZE (q_ref - q), q being where
+    the fingers are. It is chosen so that the hold could bear three times the object's weight, a person's margin for
+    things whose weight and surface are uncertain; `benchmarks/hold_strength.py` finds it."""
 
     @property
     @abstractmethod
@@ -128,6 +135,8 @@ class InteractionSkill(Skill):
     FINGER_DROPOUT = 0.5
     RESIDUAL_BOUND: ClassVar[tuple[float, float, float]] = (0.03, 0.15, 0.2)
     """beta_B of Eq. 10: wrist position (m), wrist Euler angles (rad), released fingers' joints (rad)."""
+    RESIDUAL_DIMENSIONS: ClassVar[tuple[str, ...]] = ("wrist", "fingers")
+    """What residual B may correct: "wrist", "fingers" (the released ones), or both. The fewer, the faster it learns."""
 
     @property
     @abstractmethod
@@ -137,3 +146,11 @@ class InteractionSkill(Skill):
     @abstractmethod
     def done(self, snapshot: Snapshot) -> Array:
         """Whether the skill has succeeded (N,), bool."""
+
+    def approach(self, snapshot: Snapshot) -> Array:
+        """How far the hand is from where the skill needs it (N,), m: a dense hint for learners, no part of the reward.
+
+        Zeros, the default, give no hint. Best bounded, so that being far away is not worse than failing.
+        """
+        one_a_world = snapshot.hold_target[:, 0]
+        return array_namespace(one_a_world).zeros_like(one_a_world)

@@ -41,6 +41,23 @@ def axis_of(quaternion: Array) -> Array:
     return xp.linalg.cross(columns[..., :3], columns[..., 3:])
 
 
+def rotation_angle(first: Array, second: Array) -> Array:
+    """Angle (N,), rad in [0, pi], of the rotation between unit quaternions (N, 4), w first.
+
+    By the chord between the two, which stays exact for small angles in single precision, as an arc cosine does not.
+    """
+    xp = array_namespace(first)
+    apart = [xp.sum((first - sign * second) ** 2, axis=-1) for sign in (1.0, -1.0)]  # q and -q are one rotation
+    return 4.0 * xp.asin(xp.clip(0.5 * xp.sqrt(xp.minimum(*apart)), 0.0, 0.5**0.5))
+
+
+def lateral_distance(first: Array, second: Array, limit: float) -> Array:
+    """Horizontal distance (N,) between points in the world (N, 3), at most `limit`; all in m."""
+    xp = array_namespace(first)
+    offset = (first - second)[..., :2]
+    return xp.clip(xp.sqrt(xp.sum(offset * offset, axis=-1)), 0.0, limit)
+
+
 def in_reach(snapshot: Snapshot, reach: float) -> Array:
     """Whether the object's centre is within `reach` (m) of the palm centre (N,)."""
     offset = snapshot.sensors["object_position"]

@@ -15,6 +15,14 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def torch_threads():
+    """A function that sets the caller's number of threads, for one test."""
+    threads = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(threads)
+
+
 @contextmanager
 def _double_precision():
     torch.set_default_dtype(torch.float64)

@@ -28,7 +28,7 @@ from dexcompose_agents.methods.registry import method_names
 from dexcompose_agents.residual.config import residual_b_preset
 from dexcompose_agents.runtime.compute import PRESETS
 from dexcompose_agents.runtime.interrupts import saving_to
-from dexcompose_agents.stages.residuals import Residual
+from dexcompose_agents.stages.residuals import Residual, Stabiliser
 from dexcompose_envs import pair_names, skill_names
 from dexcompose_envs.held_states import HeldStateLibrary, held_states_folder
 from dexcompose_envs.physics.mujoco_cpu import MujocoCPU
@@ -372,6 +372,16 @@ def test_an_option_overrides_its_preset_alone(preset: str) -> None:
     expected = residual_b_preset(preset)
     assert config == replace(expected, success_bonus=7.0, ppo=replace(expected.ppo, learning_rate=1e-5))
     assert tyro.cli(Residual.command(), args=[*arguments, "--device", "cuda:3"]).config.ppo.device == "cuda:3"
+
+
+def test_what_matters_to_a_residual_can_be_switched_off() -> None:
+    off = ["--approach-scale", "0", "--dimensions", "wrist", "fingers", "--no-wrist-error", "--ppo.gamma", "0.99"]
+    config = tyro.cli(Residual.command(), args=[PAIR, *off]).config
+    assert (config.approach_scale, config.dimensions, config.wrist_error) == (0.0, ("wrist", "fingers"), False)
+    assert config.ppo == replace(residual_b_preset("cpu").ppo, gamma=0.99)
+    assert tyro.cli(Residual.command(), args=[PAIR]).config == residual_b_preset("cpu")
+    stabiliser = tyro.cli(Stabiliser.command(), args=["GraspBall", "--rotation-weight", "0.5"])
+    assert stabiliser.config.rotation_weight == 0.5
 
 
 def test_an_unstable_world_is_named_in_table_and_files(

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dexcompose_agents import viewing
+from dexcompose_agents.evaluation.video import record_video
 from dexcompose_envs.errors import MachineError, UsageError
+from dexcompose_envs.rollouts import Episode
 
 MAGIC = {".gif": b"GIF8", ".mp4": b"ftyp"}
 
@@ -40,6 +43,17 @@ def test_exactly_the_named_file_is_written_in_the_format_of_its_suffix(name, sti
     assert still.began == [5]
     assert [file.name for file in path.parent.iterdir()] == [name]
     assert MAGIC[path.suffix.lower()] in path.read_bytes()[:12]
+
+
+def test_the_caller_keeps_its_threads(still, tmp_path, torch_threads):
+    threads = []
+    still.idle = lambda env_ids: threads.append(torch.get_num_threads())
+    torch_threads(2)
+    viewing.view("GraspBall-PushButton", seed=5, video=tmp_path / "film.gif")
+    assert threads == [1]
+    record_video("GraspBall-PushButton", still, Episode(5), tmp_path)
+    assert threads == [1, 1]
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("name", ["film", "film.avi", "film.gif.txt"])

@@ -14,12 +14,12 @@ from dexcompose_envs.skills.base import InteractionSkill, Things
 from dexcompose_envs.skills.expert import Expert, Pace, seen_from_palm
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
 from dexcompose_envs.skills.postures import INDEX_TIP, curl_others, draw_in
-from dexcompose_envs.skills.terms import palm_to_site, share, tip_to_site
+from dexcompose_envs.skills.terms import lateral_distance, palm_to_site, share, tip_to_site
 from dexcompose_envs.skills.trajectories import Waypoint
 
 
 class PushButton(InteractionSkill):
-    """A round button of 44 mm diameter on a 60 mm pedestal, pressed along world -Z.
+    """A round button of 36 mm diameter on a 60 mm pedestal, pressed along world -Z.
 
     The spring resists with 5 N at rest and 9.8 N at full travel (12 mm). Success: the cap has travelled at least
     `TARGET_TRAVEL` = 10 mm. The pedestal stands within +-4 cm of its nominal place.
@@ -29,12 +29,15 @@ class PushButton(InteractionSkill):
     DESCRIPTION = "Press a round spring-loaded button (5 to 10 N) by 10 mm with the index finger."
     joints = ("travel",)
     sites = ("cap_top",)
+    RESIDUAL_DIMENSIONS = ("wrist",)
+    APPROACH_LIMIT = 0.06
+    """From this lateral distance (m) on it does not matter how much further the fingertip is."""
     TRAVEL = 0.012
     TARGET_TRAVEL = 0.010
     STIFFNESS = 400.0
     PRELOAD = 5.0
     PEDESTAL = 0.060
-    CAP_RADIUS, CAP_HALF_HEIGHT = 0.022, 0.009
+    CAP_RADIUS, CAP_HALF_HEIGHT = 0.018, 0.009
     NOMINAL = (0.36, 0.0, 0.0)
     SPREAD = 0.04
 
@@ -102,6 +105,10 @@ class PushButton(InteractionSkill):
     def done(self, snapshot: Snapshot) -> Array:
         """Travel of at least `TARGET_TRAVEL`."""
         return snapshot.joint("travel") >= self.TARGET_TRAVEL
+
+    def approach(self, snapshot: Snapshot) -> Array:
+        """Lateral (horizontal) distance from the index fingertip to the button's centre, up to `APPROACH_LIMIT`."""
+        return lateral_distance(snapshot.tip("FF"), snapshot.site("cap_top"), self.APPROACH_LIMIT)
 
     def expert(self) -> Expert:
         """Presses with the index finger."""

@@ -6,6 +6,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from dexcompose_envs.hand import FRICTION
 from dexcompose_envs.observations import Array, Snapshot, Term
 from dexcompose_envs.skills.base import RetentionSkill, Things
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert
@@ -25,11 +26,12 @@ class GraspBall(RetentionSkill):
     EXECUTE_STEPS = 8
     RADIUS = 0.032
     MASS = 0.15
+    HOLD_SQUEEZE = 0.29
     TARGET_HEIGHT = 0.18
     THRESHOLD = 0.05
     REACH = 0.10
     SPREAD = 0.03
-    FRICTION = SurfaceFriction(sliding=0.65, rolling=0.002, condim=6)
+    FRICTION = SurfaceFriction(sliding=FRICTION, rolling=0.002, condim=6)
 
     def build(self, things: Things) -> None:
         """Adds the ball."""

@@ -7,6 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
+from dexcompose_envs.hand import FRICTION
 from dexcompose_envs.observations import Array, Snapshot, Term
 from dexcompose_envs.skills.base import RetentionSkill, Things
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert, yaw_of_axis
@@ -28,12 +29,14 @@ class PickStick(RetentionSkill):
     RADIUS = 0.018
     HALF_LENGTH = 0.085
     MASS = 0.20
+    HOLD_SQUEEZE = 0.35
     MIN_HEIGHT = 0.12
     REACH = 0.10
     MAX_TILT = np.pi / 6
     SPREAD = 0.03
+    MAX_TURN = np.deg2rad(25.0)
     MAX_YAW = np.deg2rad(25.0)
-    FRICTION = SurfaceFriction(sliding=0.65, rolling=1e-3, condim=6)
+    FRICTION = SurfaceFriction(sliding=FRICTION, rolling=1e-3, condim=6)
 
     def build(self, things: Things) -> None:
         """Adds the rod; its axis is the body's z axis."""

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from subprocess import PIPE
 
 import numpy as np
 import pytest
+import torch
 
 from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.held_states.collection import HoldCriteria, collect
@@ -163,6 +165,21 @@ def test_finished_episodes_are_not_run_again(tmp_path):
     run(tmp_path / "states.npz", num_envs=1, progress=lambda done, total: progress.append((done, total)))
     assert progress[0][0] > 1 and progress[-1] == (9, 9)
     assert run(tmp_path / "states.npz", agent=FakeAgent(0)).manifest.seeds == (0, 22)  # complete: nothing is run
+
+
+@pytest.mark.parametrize("stop_after", [10, 10**9])
+def test_an_agent_grasps_on_one_thread_and_the_caller_keeps_its_own(tmp_path, torch_threads, stop_after):
+    class Watched(FakeAgent):
+        def act(self, obs):
+            threads.append(torch.get_num_threads())
+            return super().act(obs)
+
+    threads = []
+    torch_threads(2)
+    with suppress(KeyboardInterrupt):
+        run(tmp_path / "states.npz", agent=Watched(stop_after))
+    assert set(threads) == {1}
+    assert torch.get_num_threads() == 2
 
 
 def test_shards_of_another_run_are_refused(tmp_path):

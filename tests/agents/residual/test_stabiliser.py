@@ -94,6 +94,7 @@ def test_a_world_that_breaks_down_is_left_out_and_one_that_drops_pays(monkeypatc
     def first_diverges(action):
         moved, first = moves(action), torch.tensor([True, False])
         facts = {**moved.facts, "unstable": first.numpy(), "reward_terms/retention": np.array([0.0, -0.01])}
+        facts["object_turn"] = np.array([0.0, 0.5])
         return moved._replace(truncated=first, terminated=~first, facts=facts)
 
     monkeypatch.setattr(task.worlds, "step", first_diverges)
@@ -102,8 +103,10 @@ def test_a_world_that_breaks_down_is_left_out_and_one_that_drops_pays(monkeypatc
     assert step.left_out.tolist() == [True, False]
     assert step.terminated.tolist() == [False, True]
     assert not step.metrics["held"].any()
-    # The second is 1 cm off and lost: 20 * -0.01 - 30 = -30.2.
-    assert step.reward.tolist() == pytest.approx([0.0, -30.2])
+    # The second is 1 cm off, has turned by half a radian, and is lost: -20 * (0.01 + 0.02 * 0.5) - 30 = -30.4.
+    assert step.reward.tolist() == pytest.approx([0.0, -30.4])
+    assert step.metrics["turn"].tolist() == [0.0, 0.5]
+    assert (step.metrics["peak_force"] > 0.0).all()
 
 
 @pytest.mark.parametrize(

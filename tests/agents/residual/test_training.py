@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig, residual_b_preset, stabiliser_preset
+from dexcompose_agents.residual.grip import PeakForce
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_features
 from dexcompose_agents.residual.residual_b_task import ResidualBTask, composite_reward
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
@@ -21,20 +22,37 @@ from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.ownership import FingerMask
 
 from ...host_reads import HostReads
-from .fakes import RepeatingPolicy, TensorEnv, every, network, observation
+from .fakes import LAYOUT, RepeatingPolicy, TensorEnv, every, network, observation
 
 MASK = FingerMask.parse("TH+MF+RF+LF")
 PAIR = "GraspBall-PushButton"
 
 
 def test_rewards_by_hand():
-    # Eq. 13: -0.01 - 0.001 * (0.1^2 + 0.2^2) = -0.01005
-    residual = torch.tensor([[0.1, 0.2]])
-    assert retention_reward(torch.tensor([0.01]), residual, 0.001).item() == pytest.approx(-0.01005)
-    # Eq. 14: 5 * 0.2 + 5 * 1 - 1 * 0.01 - 0.001 * 0.05 = 5.98995
-    one = torch.ones(1)
-    total = composite_reward(0.2 * one, one, 0.01 * one, residual, ResidualBConfig())
-    assert total.item() == pytest.approx(5.98995)
+    # Eq. 13: -0.01 - 0.001 * (0.1^2 + 0.2^2) = -0.01005, and 0.02 * 0.3 = 0.006 for a turn by 0.3 rad.
+    residual, one = torch.tensor([[0.1, 0.2]]), torch.ones(1)
+    for weight, expected in ((0.0, -0.01005), (0.02, -0.01605)):
+        reward = retention_reward(0.01 * one, 0.3 * one, residual, StabiliserConfig(rotation_weight=weight))
+        assert reward.item() == pytest.approx(expected)
+    # Eq. 14: 5 * 0.2 + 5 * 1 - 1 * 0.01 - 0.001 * 0.05 = 5.98995, and 20 * 0.03 = 0.6 for a fingertip 3 cm aside.
+    for scale, expected in ((0.0, 5.98995), (20.0, 5.38995)):
+        config = ResidualBConfig(approach_scale=scale)
+        total = composite_reward(0.2 * one, one, 0.03 * one, 0.01 * one, residual, config)
+        assert total.item() == pytest.approx(expected)
+
+
+def test_peak_force_is_that_of_an_episode():
+    peak, columns = PeakForce(LAYOUT, 2, "cpu"), LAYOUT["context"]["finger_contact"]
+
+    def seen(*forces):
+        context = torch.zeros(2, LAYOUT["context"]["reference"].stop)
+        context[:, columns] = 0.1 * torch.tensor(forces)  # observed in tens of newtons
+        return peak.seen({"context": context}).tolist()
+
+    assert seen([1, 2, 3, 0, 0], [4, 0, 0, 0, 7]) == pytest.approx([3, 7])
+    assert seen([1, 5, 0, 0, 0], [1, 1, 1, 1, 1]) == pytest.approx([5, 7])
+    peak.begin(torch.tensor([False, True]))
+    assert seen([0, 0, 0, 0, 0], [0, 0, 2, 0, 0]) == pytest.approx([5, 2])
 
 
 def test_stabiliser_task_is_deterministic_and_moves_the_hand():
@@ -106,7 +124,7 @@ def test_stabiliser_task_on_a_device_equals_that_on_numpy(tensor_backend):
 
 
 def test_residual_b_task_on_a_device_equals_that_on_numpy(tensor_backend):
-    actions = torch.randn(70, 2, 28)
+    actions = torch.randn(70, 2, 6)
     results = []
     for backend in ("mujoco", "warp"):
         stabiliser = StabiliserPolicy(network(1, FEATURE_SIZE, 22, 0.05), bound=0.05, masks=[MASK], skill="GraspBall")
@@ -119,7 +137,7 @@ def test_residual_b_task_on_a_device_equals_that_on_numpy(tensor_backend):
 
 def test_residual_b_task_runs_on_warp():
     pytest.importorskip("mujoco_warp")
-    actions, results = torch.zeros(4, 2, 28), []
+    actions, results = torch.zeros(4, 2, 6), []
     for backend in ("mujoco", "warp"):
         stabiliser = StabiliserPolicy(network(1, FEATURE_SIZE, 22, 0.05), bound=0.05, masks=[MASK], skill="GraspBall")
         config = residual_b_preset("test", backend=backend)
@@ -162,6 +180,7 @@ def test_a_folder_belongs_to_one_stabiliser(tmp_path):
         ("PickStick", config, "skill is 'GraspBall'; expected 'PickStick'"),
         ("GraspBall", replace(config, masks=("TH+FF",)), r"config\.masks is \['TH\+MF\+RF\+LF'\]; expected"),
         ("GraspBall", replace(config, alpha=0.1), r"config\.alpha is 0\.001; expected 0\.1"),
+        ("GraspBall", replace(config, rotation_weight=0.0), r"config\.rotation_weight is 0\.02; expected 0\.0"),
         ("GraspBall", replace(config, ppo=ppo), r"ppo\.learning_rate is 0\.0003; expected"),
     ]
     for skill, settings, message in others:
@@ -189,6 +208,9 @@ def test_a_folder_belongs_to_one_residual_b(tmp_path):
         (MASK, RepeatingPolicy(), stabiliser(2), config, r"stabiliser\.weights is"),
         (MASK, RepeatingPolicy(), None, config, r"stabiliser is \{.*\}; expected None"),
         (MASK, RepeatingPolicy(), stabiliser(1), replace(config, bound_fingers=0.1), "bound is"),
+        (MASK, RepeatingPolicy(), stabiliser(1), replace(config, dimensions=("fingers",)), "dimensions is"),
+        (MASK, RepeatingPolicy(), stabiliser(1), replace(config, wrist_error=False), r"config\.wrist_error is True"),
+        (MASK, RepeatingPolicy(), stabiliser(1), replace(config, approach_scale=0.0), r"config\.approach_scale is 20"),
     ]
     for mask, policy, helper, settings, message in others:
         with pytest.raises(FileError, match=message):
@@ -202,13 +224,16 @@ def test_residual_b_is_told_its_last_residual(monkeypatch):
     assert beta.tolist() == pytest.approx([0.03] * 3 + [0.15] * 3 + [0.2] * 22)
     last = torch.where(torch.tensor(MASK.action_mask_b()), beta * tanh, 0.0)
     # In training: 50 steps of hold and transition, in which the residual is none, then the interaction.
-    task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test"))
-    task.reset(3)
     half = torch.full((2, 28), 0.5)
-    seen = [task.step(half).observation[:, -28:] for _ in range(51)]
-    task.close()
-    assert (seen[49] == 0.0).all()
-    torch.testing.assert_close(seen[50], last.expand(2, 28))
+    for dimensions, count in ((("wrist", "fingers"), 10), (None, 6)):
+        task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test", dimensions=dimensions))
+        assert task.action_size == count, "the wrist, and the index finger if it may"
+        task.reset(3)
+        seen = [task.step(half[:, :count]).observation[:, -28:] for _ in range(51)]
+        task.close()
+        assert (seen[49] == 0.0).all()
+        torch.testing.assert_close(seen[50][:, :6], last[:6].expand(2, 6))
+        torch.testing.assert_close(seen[50][:, 6:], (last[6:] * (count > 6)).expand(2, 22))
     # In deployment.
     obs = observation(np.random.default_rng(0), 2)
     nominal = Nominal(torch.zeros(2, 28), every(2))
@@ -235,14 +260,19 @@ def test_a_composite_that_breaks_down_is_left_out_and_one_that_drops_pays(monkey
         moved, first = moves(action), torch.tensor([True, False])
         facts = {**moved.facts, "unstable": first.numpy(), "task_a_held": np.array([False, False])}
         facts |= {"reward_terms/retention": np.array([0.0, -0.01]), "reward_terms/progress": np.array([0.0, 0.2])}
+        facts["approach"] = np.array([0.06, 0.05])  # means nothing before pi_B acts
         return moved._replace(truncated=first, terminated=~first, facts=facts)
 
     monkeypatch.setattr(task.worlds, "step", first_diverges)
-    step = task.step(torch.zeros(2, 28))
-    task.close()
+    step = task.step(torch.zeros(2, 6))
     assert step.left_out.tolist() == [True, False]
     # The second has come on by 0.2, is 1 cm off and lost: 5 * 0.2 - 0.01 - 5 = -4.01.
     assert step.reward.tolist() == pytest.approx([0.0, -4.01])
+    task._nominal = replace(task._nominal, interacting=every(2))
+    step = task.step(torch.zeros(2, 6))
+    task.close()
+    # Now 5 cm aside as well: -4.01 - 20 * 0.05 = -5.01.
+    assert step.reward[1].item() == pytest.approx(-5.01)
 
 
 def test_train_residual_b_learns_from_interaction_only(tmp_path):
@@ -253,7 +283,7 @@ def test_train_residual_b_learns_from_interaction_only(tmp_path):
     task = ResidualBTask(PAIR, MASK, policy, stabiliser, config, **options)
     assert policy.hidden == MASK.preserved
     task.reset(3)
-    steps = [task.step(torch.zeros(2, 28)) for _ in range(60)]
+    steps = [task.step(torch.zeros(2, 6)) for _ in range(60)]
     task.close()
     valid = torch.stack([step.valid for step in steps])
     alive = ~torch.stack([step.terminated for step in steps]).any(0)
@@ -264,7 +294,46 @@ def test_train_residual_b_learns_from_interaction_only(tmp_path):
 
     trained = train_residual_b(PAIR, MASK, RepeatingPolicy(), stabiliser, config, tmp_path / "b", **options)
     assert trained.mask == MASK
+    assert trained.dimensions == ("WX", "WY", "WZ", "WRZ", "WRY", "WRX")
     assert "composed_success" in (tmp_path / "b" / "evaluations.csv").read_text()
+    assert "episode_peak_force" in (tmp_path / "b" / "metrics.csv").read_text()
+    _, manifest = ActorCritic.load(tmp_path / "b" / "residual_b.safetensors", "residual_b")
+    assert manifest["evaluation"]["base_peak_force"] > 0.0
+    assert manifest["wrist_error"] is True
+
+
+@pytest.mark.parametrize(("success", "kept"), [((0.5, 0.5), False), ((0.5, 0.25), False), ((0.5, 0.75), True)])
+def test_a_residual_ships_only_if_it_succeeds_more_often_than_none(tmp_path, monkeypatch, success, kept):
+    """Whatever its return, which is better here in every case."""
+    found = iter(success)
+
+    def evaluate(env, policy, rounds):
+        return {"return": float(policy is not None), "success": next(found)}
+
+    monkeypatch.setattr("dexcompose_agents.rl.ppo.evaluate", evaluate)
+    config = residual_b_preset("test")
+    config = replace(config, ppo=replace(config.ppo, horizon=60, total_steps=120))
+    train_residual_b(PAIR, MASK, RepeatingPolicy(), None, config, tmp_path, max_episode_steps=60)
+    network, manifest = ActorCritic.load(tmp_path / "residual_b.safetensors", "residual_b")
+    assert manifest["kept"] is kept
+    assert manifest["evaluation"]["composed_success"] == (success[1] if kept else success[0])
+    assert bool(network.mean_layer.weight.any()) is kept
+
+
+def test_residual_b_may_write_everything_and_says_so(tmp_path):
+    config = residual_b_preset("test", residual_writes="all")
+    mask, options = FingerMask.parse("TH+MF"), {"max_episode_steps": 60}
+    task = ResidualBTask(PAIR, mask, RepeatingPolicy(), None, config, **options)
+    assert task.action_size == 28
+    task.reset(3)
+    half = torch.full((2, 28), 0.5)
+    seen = [task.step(half).observation[:, -28:] for _ in range(51)]
+    task.close()
+    torch.testing.assert_close(seen[50], (task.bound * 0.4621172).expand(2, 28))
+    trained = train_residual_b(PAIR, mask, RepeatingPolicy(), None, config, tmp_path, **options)
+    assert (trained.writes_all, len(trained.dimensions)) == (True, 28)
+    with pytest.raises(FileError, match="writes_all is True; expected False"):
+        ResidualBPolicy.load(tmp_path / "residual_b.safetensors", writes_all=False)
 
 
 def test_settings_name_what_is_wrong():
@@ -274,6 +343,16 @@ def test_settings_name_what_is_wrong():
         StabiliserConfig(bound=-1)
     with pytest.raises(ValueError, match="masks is"):
         StabiliserConfig(masks=())
+    with pytest.raises(ValueError, match="rotation_weight is -1"):
+        StabiliserConfig(rotation_weight=-1)
+    with pytest.raises(ValueError, match="approach_scale is -1"):
+        ResidualBConfig(approach_scale=-1)
+    with pytest.raises(ValueError, match="unknown dimension 'thumb'; expected one of wrist, fingers"):
+        ResidualBConfig(dimensions=("thumb",))
+    with pytest.raises(ValueError, match="dimensions is"):
+        ResidualBConfig(dimensions=())
+    with pytest.raises(ValueError, match="unknown residual_writes 'some'"):
+        ResidualBConfig(residual_writes="some")
     paper = stabiliser_preset("paper").ppo
     assert (paper.num_envs, paper.horizon, paper.iterations) == (1024, 24, 1000)
     assert residual_b_preset("paper").ppo.iterations == 1000
@@ -284,3 +363,29 @@ def test_settings_name_what_is_wrong():
     with pytest.raises(ValueError, match="unknown backend 'isaac'; expected one of mujoco, warp"):
         stabiliser_preset("cpu", backend="isaac")
     assert replace(paper, total_steps=1).iterations == 1
+
+
+def test_checkpoints_are_compared_on_enough_episodes():
+    for name in ("cpu", "fast", "paper"):
+        for config in (stabiliser_preset(name), residual_b_preset(name)):
+            assert config.ppo.num_envs * config.ppo.evaluation_rounds >= config.ranking_episodes >= 128
+    few = replace(residual_b_preset("cpu").ppo, num_envs=30, evaluation_rounds=4)
+    message = r"evaluation_rounds is 4; expected at least 5 for 128 episodes \(ranking_episodes\) in 30 worlds"
+    with pytest.raises(ValueError, match=message):
+        residual_b_preset("cpu", ppo=few)
+    assert residual_b_preset("cpu", ppo=few, ranking_episodes=120).ppo == few
+    with pytest.raises(ValueError, match="ranking_episodes is 0"):
+        residual_b_preset("cpu", ranking_episodes=0)
+
+
+def test_presets_hold_what_was_found_and_what_was_published():
+    for name in ("cpu", "fast"):
+        assert stabiliser_preset(name).ppo.target_kl == residual_b_preset(name).ppo.target_kl == 0.03
+        ppo = residual_b_preset(name).ppo
+        assert (ppo.gamma, ppo.gae_lambda, ppo.learning_rate, ppo.initial_log_std) == (0.97, 0.9, 1e-3, -1.0)
+    paper = residual_b_preset("paper")
+    assert (paper.approach_scale, paper.moves("PushButton")) == (0.0, ("wrist", "fingers"))
+    assert (paper.ppo.gamma, paper.ppo.gae_lambda, paper.ppo.learning_rate) == (0.99, 0.95, 3e-4)
+    assert stabiliser_preset("paper").rotation_weight == 0.0
+    assert residual_b_preset("cpu").moves("PushButton") == ("wrist",)
+    assert residual_b_preset("cpu").moves("PushButton") == residual_b_preset("test").moves("PushButton")

@@ -11,6 +11,8 @@ from dexcompose_envs.env import DexComposeEnv
 from dexcompose_envs.episodes import phases
 from dexcompose_envs.observations import Snapshot
 from dexcompose_envs.skills import make_interaction, make_retention
+from dexcompose_envs.skills.base import InteractionSkill
+from dexcompose_envs.skills.terms import rotation_angle
 
 PAIR = env_id("GraspBall-PushButton")
 TRAVEL = 0.0101
@@ -60,6 +62,32 @@ def test_pick_stick_is_achieved_high_near_and_level(height, offset, tilt, achiev
         object_world_quaternion=[np.cos(angle), np.sin(angle), 0, 0],
     )
     assert task.achieved(shown).tolist() == [achieved]
+
+
+@pytest.mark.parametrize(
+    ("tip", "distance"),
+    [((0.33, 0.04, 0.5), 0.05), ((0.36, 0.0, 0.0), 0.0), ((0.31, 0.0, 0.1), 0.05), ((0.36, 0.1, 0.1), 0.06)],
+)
+def test_push_button_is_approached_sideways(tip, distance):
+    # The index fingertip is the first of five; 3 cm and 4 cm off are 5 cm, however high, and 10 cm count as 6.
+    tips = [*tip, *[9.0] * 12]
+    shown = snapshot(tip_position=tips, b_site_cap_top=[0.36, 0.0, 0.1])
+    assert make_interaction("PushButton").approach(shown).tolist() == pytest.approx([distance])
+
+
+def test_a_skill_need_not_say_how_it_is_approached():
+    assert InteractionSkill.approach(make_interaction("PushButton"), snapshot()).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-3, 0.3, 2.0, np.pi])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_rotation_angle_by_hand(angle, sign):
+    # About y from an attitude of 120 degrees about (1, 1, 1); q and -q are the same rotation.
+    first = np.full((1, 4), 0.5, np.float32)
+    c, s = np.cos(angle / 2), np.sin(angle / 2)
+    second = np.array([[c - s, c - s, c + s, c + s]]) * 0.5  # (0.5, 0.5, 0.5, 0.5) times (c, 0, s, 0)
+    turned = rotation_angle(first, (sign * second).astype(np.float32))
+    assert turned.tolist() == pytest.approx([angle], abs=2e-6 if angle < 1 else 2e-3)
 
 
 @pytest.fixture
@@ -125,6 +153,22 @@ def test_lost_below_three_centimetres(held, monkeypatch, height, lost):
     terminated, _, info = after(env, stay, 1)
     assert terminated is lost
     assert info["task_a_held"] is (not lost)
+
+
+def test_what_trainers_are_told_is_counted_from_the_start_and_survives_a_copy(held, monkeypatch):
+    env, stay = held()
+    first = env.sensors()["object_quaternion"]
+    info = after(env, stay, 3)[2]
+    assert info["object_turn"] == pytest.approx(rotation_angle(first, env.sensors()["object_quaternion"])[0])
+    assert info["approach"] == 0.06
+    state = env.get_state()
+    other, _ = held()
+    _, restored = other.reset(seed=9, options={"state": state})
+    assert restored["object_turn"] == info["object_turn"] > 0.0
+    turned = np.array([[first[0, 3], -first[0, 2], first[0, 1], -first[0, 0]]])  # half a turn about z
+    pretend(other, monkeypatch, object_quaternion=lambda shown: turned)
+    assert after(other, stay, 1)[2]["object_turn"] == pytest.approx(np.pi, abs=1e-6)
+    assert other.reset(seed=9)[1]["object_turn"] == 0.0
 
 
 @pytest.mark.parametrize(("wait", "outcome"), [(0, "init"), (11, "transition"), (51, "drop")])
@@ -261,7 +305,8 @@ def test_a_retention_skill_from_a_held_start_ends_only_when_lost(held, monkeypat
 
 def test_pressing_the_button_with_the_ball_in_the_hand_succeeds(held_library):
     """All physics: the wrist carries ball and hand over the button and pushes the ball down on it."""
-    venv = gym.make_vec(PAIR, num_envs=4, held_states=held_library("GraspBall"), autoreset_mode="Disabled")
+    options = {"held_states": held_library("GraspBall"), "physics": "nominal", "autoreset_mode": "Disabled"}
+    venv = gym.make_vec(PAIR, num_envs=4, **options)
     obs, _ = venv.reset(seed=0, options={"held_index": np.arange(4)})
     layout = venv.unwrapped.layout
     stay = hand.denormalize(obs["context"][:, layout["context"]["previous_action"]])

@@ -24,11 +24,30 @@ def test_physics_settings(scene):
     option = scene.model.opt
     assert option.timestep == 0.005
     assert pytest.approx(0.04) == CONTROL_STEP
-    assert option.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    assert option.integrator == mujoco.mjtIntegrator.mjINT_DISCRETE
+    assert option.jacobian == mujoco.mjtJacobian.mjJAC_SPARSE
+    assert option.disableflags & mujoco.mjtDisableBit.mjDSBL_ISLAND
     assert option.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
     assert option.impratio == 100
-    assert option.iterations >= 20
+    assert option.iterations >= 50
     assert option.ls_iterations >= 50
+
+
+def test_the_objects_degrees_of_freedom_come_first(scene):
+    names = [scene.model.joint(i).name for i in range(scene.model.njnt)]
+    assert ("OBJECT_JOINT" in names) == (scene.chain.retention is not None)
+    assert names.index("WX") == names.count("OBJECT_JOINT")
+
+
+def test_the_hand_decides_how_things_feel(scene):
+    """A fingertip slides and twists on everything alike, and only what lies on the table resists rolling."""
+    model = scene.model
+    for geom in range(model.ngeom):
+        is_hand = model.geom(geom).name.startswith("C_")
+        assert model.geom_priority[geom] == is_hand
+        if is_hand:
+            assert model.geom_condim[geom] == 4
+            assert model.geom_friction[geom, 0] == hand.FRICTION
 
 
 def test_nothing_ties_the_object_to_the_hand(scene):

@@ -1,0 +1,116 @@
+"""Residual B by hand: the wrist's error, the dimensions that it moves, and files that say what they are."""
+
+import numpy as np
+import pytest
+import torch
+
+from dexcompose_agents.residual.config import ResidualBConfig
+from dexcompose_agents.residual.residual_b import (
+    ResidualBPolicy,
+    bound_of,
+    dimensions_named,
+    residual_b_features,
+    residual_dimensions,
+)
+from dexcompose_agents.rl.actor_critic import ActorCritic
+from dexcompose_envs import hand
+from dexcompose_envs.composition.bounds import normalised
+from dexcompose_envs.composition.interactor import Nominal
+from dexcompose_envs.errors import UsageError
+from dexcompose_envs.ownership import FingerMask
+
+from .fakes import LAYOUT, every, network, observation
+
+MASK, PAIR = FingerMask.parse("TH+MF"), "GraspBall-PushButton"
+WRIST = hand.WRIST_JOINTS
+OBS = observation(np.random.default_rng(0), 2)
+NOMINAL = Nominal(torch.full((2, 28), 0.3), every(2))
+SIZE = residual_b_features(OBS, NOMINAL, MASK, torch.zeros(2, 28)).shape[1]
+LEAD = slice(SIZE - 28 - 5 - 28, SIZE - 28 - 5)
+"""Where the wrist's error and a_B's lead are, before m* and the last residual."""
+
+
+def test_wrist_error_is_what_the_wrist_was_last_told_minus_where_it_is():
+    obs = {key: value.clone() for key, value in OBS.items()}
+    told, place = torch.tensor([0.36, 0.0, 0.2, 0.0, 1.0, 0.1]), torch.tensor([0.35, 0.0, 0.23, 0.0, 1.2, 0.1])
+    low, high = (torch.tensor(limit[:6], dtype=torch.float32) for limit in (hand.ACTION_LOW, hand.ACTION_HIGH))
+    scaled = [2 * (value - low) / (high - low) - 1 for value in (told, place)]
+    obs["context"][:, LAYOUT["context"]["previous_action"].start :][:, :6] = scaled[0]
+    obs["task_b"][:, :6], obs["task_b"][:, 6:28] = scaled[1], 0.1
+    seen = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28))[0, LEAD]
+    # 10 mm too far back, 30 mm too high, 0.2 rad too steep; times ten.
+    assert seen[:6].tolist() == pytest.approx([0.1, 0.0, -0.3, 0.0, -2.0, 0.0], abs=1e-5)
+    # Released fingers are to go from 0.1 to 0.3, whatever they were told before; preserved ones are A's.
+    released = ~torch.tensor(MASK.joint_mask())
+    assert seen[6:].tolist() == pytest.approx((0.2 * released).tolist())
+    other = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28), wrist_error=False)[0, LEAD]
+    assert other[:6].tolist() == pytest.approx((0.3 - scaled[1]).tolist(), abs=1e-6)
+    assert torch.equal(other[6:], seen[6:])
+
+
+@pytest.mark.parametrize(
+    ("moves", "writes", "expected"),
+    [
+        (("wrist",), "released", WRIST),
+        (("fingers",), "released", [name for name in hand.JOINTS if name[:2] in ("FF", "RF", "LF")]),
+        (("fingers", "wrist"), "all", hand.ACTION_NAMES),
+        (("wrist",), "all", WRIST),
+    ],
+)
+def test_dimensions_that_a_residual_moves(moves, writes, expected):
+    assert residual_dimensions(moves, MASK, writes) == tuple(expected)
+
+
+def test_wrong_dimensions_are_refused():
+    with pytest.raises(UsageError, match=r"mask TH\+FF\+MF\+RF\+LF leaves residual B none of the dimensions fingers"):
+        residual_dimensions(("fingers",), FingerMask.all_fingers())
+    for names in (("WY", "WX"), ("WX", "WX"), ("wrist",)):
+        with pytest.raises(UsageError, match=f"dimensions are {', '.join(names)}; expected some of WX"):
+            dimensions_named(names)
+    with pytest.raises(UsageError, match=r"a bound of shape \(28,\) and 7 outputs; expected 28 and 6"):
+        ResidualBPolicy(network(0, SIZE, 7, 0.3), bound=torch.ones(28), mask=MASK, pair=PAIR, dimensions=WRIST)
+
+
+def test_a_policy_of_some_dimensions_moves_no_others():
+    dimensions = residual_dimensions(("fingers",), MASK)
+    bound, spoken = bound_of(ResidualBConfig(), "PushButton"), dimensions_named(dimensions)
+    says = network(1, SIZE, len(dimensions), 0.3)
+    policy = ResidualBPolicy(says, bound=bound, mask=MASK, pair=PAIR, dimensions=dimensions)
+    policy.reset(every(2))
+    delta = policy.act(OBS, NOMINAL)
+    said = torch.tanh(says.mean(residual_b_features(OBS, NOMINAL, MASK, torch.zeros(2, 28))))
+    torch.testing.assert_close(spoken.take(delta), spoken.take(normalised(bound)) * said)
+    rest = [name not in dimensions for name in hand.ACTION_NAMES]
+    assert (delta[:, torch.tensor(rest)] == 0.0).all()
+
+
+@pytest.mark.parametrize("wrist_error", [True, False])
+def test_a_file_says_what_it_moves_and_reads(tmp_path, wrist_error):
+    options = {"bound": torch.full((28,), 0.1), "mask": MASK, "pair": PAIR}
+    small = network(2, SIZE, 6, 0.3).half().float()
+    policy = ResidualBPolicy(small, **options, dimensions=WRIST, wrist_error=wrist_error)
+    policy.save(tmp_path / "b.safetensors", small)
+    loaded = ResidualBPolicy.load(tmp_path / "b.safetensors")
+    assert loaded.dimensions == WRIST
+    for each in (policy, loaded):
+        each.reset(every(2))
+    torch.testing.assert_close(loaded.act(OBS, NOMINAL), policy.act(OBS, NOMINAL), rtol=2e-3, atol=1e-5)
+
+
+def test_a_file_that_says_neither_has_28_outputs_and_reads_the_lead(tmp_path):
+    plain = network(3, SIZE, 28, 0.1).half().float()
+    facts = {"kind": "residual_b", "pair": PAIR, "mask": str(MASK), "writes_all": False, "bound": [0.1] * 28}
+    plain.save(tmp_path / "old.safetensors", facts)
+    loaded = ResidualBPolicy.load(tmp_path / "old.safetensors")
+    loaded.reset(every(2))
+    seen = residual_b_features(OBS, NOMINAL, MASK, torch.zeros(2, 28), wrist_error=False)
+    said = normalised(torch.tensor(MASK.action_mask_b()) * 0.1 * torch.tanh(plain.mean(seen)))
+    torch.testing.assert_close(loaded.act(OBS, NOMINAL), said.detach(), rtol=1e-2, atol=1e-4)
+
+
+def test_a_silenced_network_says_exactly_nothing():
+    loud = network(4, 9, 3, 1.0)
+    assert loud.mean(torch.ones(2, 9)).all()
+    loud.silence()
+    assert not loud.mean(torch.ones(2, 9)).any()
+    assert isinstance(loud, ActorCritic)
