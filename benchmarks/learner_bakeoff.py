@@ -33,7 +33,7 @@ from dexcompose_agents.residual.config import ResidualBConfig, residual_b_preset
 from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import DeterministicPolicy
-from dexcompose_agents.rl.learners import find_learner
+from dexcompose_agents.rl.learners import LEARNER_SETTINGS, find_learner
 from dexcompose_agents.rl.policy_evaluation import Policy, evaluate
 from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_agents.runtime.provenance import machine_info, read_json, software_versions, write_json
@@ -129,7 +129,7 @@ def config_of(settings: Settings, learner: str, seed: int) -> ResidualBConfig:
 
 def origin(pair: Pair, config: ResidualBConfig) -> dict[str, Any]:
     """All that a run is made from but its budget, ready for JSON."""
-    task = {name: value for name, value in asdict(config).items() if name not in ("ppo", "off_policy", "num_threads")}
+    task = {name: value for name, value in asdict(config).items() if name not in (*LEARNER_SETTINGS, "num_threads")}
     learning = {name: value for name, value in asdict(config.learning).items() if name not in MAY_DIFFER}
     found: dict[str, Any] = json.loads(json.dumps({**pair.made_from, "task": task, "learning": learning}))
     return found
@@ -151,8 +151,10 @@ def curve(trainer: Any) -> list[dict[str, float]]:
     ]
 
 
-def run(settings: Settings, pair: Pair, learner: str, seed: int, remaining: float | None) -> dict[str, Any]:
-    """Trains and judges; goes on where an interrupted call stopped."""
+def run(
+    settings: Settings, pair: Pair, learner: str, seed: int, base: Mapping[str, float], remaining: float | None
+) -> dict[str, Any]:
+    """Trains and judges; goes on where an interrupted call stopped. `base` is the base arm's held-out score."""
     config = config_of(settings, learner, seed)
     made_from, work = origin(pair, config), settings.work / pair.name / f"{learner}-{seed}"
     task = pair.task(config, "train")
@@ -163,10 +165,15 @@ def run(settings: Settings, pair: Pair, learner: str, seed: int, remaining: floa
         best = trainer.train(remaining)
     finally:
         task.close()
-    last_is_best = trainer.best_evaluation() is trainer.evaluations[-1]
-    best_score = pair.held_out(config, DeterministicPolicy(best), settings.held_out_rounds)
-    last = DeterministicPolicy(trainer.network)
-    last_score = best_score if last_is_best else pair.held_out(config, last, settings.held_out_rounds)
+    winner, rounds = trainer.best_evaluation(), settings.held_out_rounds
+    last_score = pair.held_out(config, DeterministicPolicy(trainer.network), rounds)
+    kept = winner["composed_success"] > winner["base_success"]
+    if not kept:
+        best_score = dict(base)  # as `train_residual_b` has it: no residual, unless one succeeded more often
+    elif winner is trainer.evaluations[-1]:
+        best_score = last_score
+    else:
+        best_score = pair.held_out(config, DeterministicPolicy(best), rounds)
     points = curve(trainer)
     return {
         "learner": learner,
@@ -174,7 +181,8 @@ def run(settings: Settings, pair: Pair, learner: str, seed: int, remaining: floa
         "made_from": made_from,
         "curve": points,
         "held_out": {
-            "episodes": settings.held_out_rounds * config.learning.num_envs,
+            "episodes": rounds * config.learning.num_envs,
+            "kept": kept,
             "final": rounded(last_score),
             "best": rounded(best_score),
         },
@@ -207,16 +215,18 @@ def compare(settings: Settings) -> None:
         pair, folder = Pair(name), settings.out / name
         config = config_of(settings, "ppo", 0)
         made_from = {**pair.made_from, "rounds": settings.held_out_rounds, "worlds": config.learning.num_envs}
-        if stored(folder / "base.json", made_from) is None:
+        base = stored(folder / "base.json", made_from)
+        if base is None:
             score = pair.held_out(config, None, settings.held_out_rounds)
-            write_json(folder / "base.json", {"made_from": made_from, "held_out": rounded(score)})
+            base = {"made_from": made_from, "held_out": rounded(score)}
+            write_json(folder / "base.json", base)
         for seed in settings.seeds:
             for learner in settings.learners:
                 path = folder / f"{learner}-{seed}.json"
                 if stored(path, origin(pair, config_of(settings, learner, seed))) is not None:
                     continue
                 remaining = None if ends is None else max(1 / 60, (ends - time.monotonic()) / 60)
-                write_json(path, run(settings, pair, learner, seed, remaining))
+                write_json(path, run(settings, pair, learner, seed, base["held_out"], remaining))
                 shutil.rmtree(settings.work / name / f"{learner}-{seed}", ignore_errors=True)
                 print(f"{name} {learner} seed {seed}: done", flush=True)
 

@@ -235,11 +235,9 @@ _RESIDUAL_B: Mapping[str, PPOConfig] = {
 
 
 def _off_policy(ppo: PPOConfig, name: str) -> OffPolicyConfig:
-    """Settings that give an off-policy learner the worlds, steps, discount, noise and evaluations of PPO in a preset."""
-    shared = (
-        "num_envs", "horizon", "total_steps", "gamma", "initial_log_std", "evaluate_every", "evaluation_rounds", "device",
-    )  # fmt: skip
-    budget = {each: getattr(ppo, each) for each in shared}
+    """Settings that give an off-policy learner the worlds, budget, discount and first noise of PPO in a preset."""
+    shared = ["num_envs", "horizon", "total_steps", "evaluate_every", "evaluation_rounds", "device"]
+    budget = {each: getattr(ppo, each) for each in [*shared, "gamma", "initial_log_std"]}
     if name == "test":
         small = {"hidden": (16,), "critic_hidden": (16,), "batch_size": 4, "learning_starts": 4, "critic_warmup": 1}
         return OffPolicyConfig(**budget | small)

@@ -16,8 +16,8 @@ from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
 from dexcompose_agents.rl.learners import LEARNER_SETTINGS, find_learner
-from dexcompose_agents.rl.ppo import ProgressCallback
 from dexcompose_agents.rl.residual_network import ResidualNetwork
+from dexcompose_agents.rl.trainer import ProgressCallback
 from dexcompose_envs import __version__, parse_pair
 from dexcompose_envs.artefacts import checksum
 from dexcompose_envs.errors import UsageError

@@ -28,8 +28,6 @@ class Learner(Protocol):
     """One row per evaluation, `base_<metric>` next to `composed_<metric>`."""
     metrics: list[dict[str, float]]
     """One row per iteration."""
-    network: ResidualNetwork
-    """The policy as it is now."""
 
     def __init__(
         self,
@@ -41,6 +39,11 @@ class Learner(Protocol):
         progress: Callable[[dict[str, float]], None] | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> None: ...
+
+    @property
+    def network(self) -> ResidualNetwork:
+        """The policy as it is now."""
+        ...
 
     def train(self, max_minutes: float | None = None) -> ResidualNetwork:
         """Trains until the budget is spent, or goes on; returns the best policy of all evaluations."""

@@ -27,7 +27,7 @@ class OffPolicy(Trainer):
     `learning_starts` such transitions the critic learns alone for `critic_warmup` updates, so that the first thing the
     actor hears is not a critic's noise; then both learn. All transitions are of valid steps, see `Replay`.
 
-    A checkpoint holds the replay buffer, too: about 8 bytes times the observation's size per transition.
+    A checkpoint holds the replay buffer, too: per transition, 8 bytes times the observation's size.
     """
 
     SETTINGS = "off_policy"
@@ -50,8 +50,11 @@ class OffPolicy(Trainer):
 
     @property
     def network(self) -> MLPActor:
-        """See `Trainer`."""
+        """The policy as it is now, a copy."""
         return self.model.actor(self.normalizer)
+
+    def _policy(self) -> MLPActor:
+        return self.network
 
     def _parts(self) -> Mapping[str, Any]:
         parts = {"model": self.model, "best_network": self.best_network}

@@ -107,9 +107,8 @@ class Trainer(ABC):
             asked = f"total_steps is {config.total_steps}, {config.iterations} iterations"
             raise UsageError(f"{asked}; the training in '{self.out}' has made {self.iteration} already")
 
-    @property
     @abstractmethod
-    def network(self) -> ResidualNetwork:
+    def _policy(self) -> ResidualNetwork:
         """The policy as it is now."""
 
     @abstractmethod
@@ -222,7 +221,7 @@ class Trainer(ABC):
         due = self.iteration % self.config.evaluate_every == 0 or self._spent()
         if not due or (self.evaluations and self.evaluations[-1]["iteration"] == self.iteration):
             return False
-        network = self.network
+        network = self._policy()
         if not self.evaluations:
             base = composed = self.evaluate(None)  # At the start the residual is exactly zero: one arm is both.
         else:
