@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dexcompose_envs.errors import UsageError
+from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.physics import BackendError
 from dexcompose_envs.scene import build_scene
@@ -208,3 +208,45 @@ def test_peak_force(script, tmp_path, capsys):
     assert_positive(row["peak_force_mean"], row["peak_force_p95"])
     assert row["successes"] <= row["held_at_end"] <= row["episodes"] == 2
     assert "peak force" in capsys.readouterr().out
+
+
+def test_learner_bakeoff_goes_on_and_sums_up(script, tmp_path, monkeypatch, capsys):
+    module, pair = script("learner_bakeoff"), "GraspBall-PushButton"
+    settings = module.Settings(
+        pairs=(pair,), learners=("ppo", "sac"), seeds=(3,), preset="test", held_out_rounds=1,
+        out=tmp_path / "out", work=tmp_path / "work",
+    )  # fmt: skip
+    config = module.config_of(replace(settings, steps=64, max_seconds=9.0, prefer=True), "tqc", 3)
+    learning = config.off_policy
+    assert (learning.total_steps, learning.max_seconds, learning.prefer, learning.seed) == (64, 9.0, True, 3)
+    with pytest.raises(SystemExit, match="training paused after 0 of 2 iterations"):
+        module.main(replace(settings, minutes=1e-9, learners=("sac",)))
+    module.main(settings)
+    assert not list((tmp_path / "work").glob("*/*"))
+    files = {path.name: path for path in (tmp_path / "out" / pair).iterdir()}
+    assert files.keys() == {"base.json", "ppo-3.json", "sac-3.json"}
+    base = json.loads(files["base.json"].read_text())["held_out"]
+    for name in ("ppo-3.json", "sac-3.json"):
+        result = json.loads(files[name].read_text())
+        assert [point["steps"] for point in result["curve"]] == [0, 32]
+        assert result["curve"][1]["seconds"] > result["curve"][0]["seconds"] == 0
+        held_out = result["held_out"]
+        assert held_out["kept"] or held_out["best"] == base
+        assert 0 <= held_out["final"]["success"] <= 1
+    assert "crossq" not in capsys.readouterr().out
+    monkeypatch.setattr(module, "run", None)
+    module.main(settings)  # all is there
+    module.main(replace(settings, summary=True))
+    table = capsys.readouterr().out
+    assert pair in table and "sac" in table and "crossq" not in table
+    changed = json.loads(files["sac-3.json"].read_text())
+    changed["made_from"]["mask"] = "TH"
+    files["sac-3.json"].write_text(json.dumps(changed))
+    with pytest.raises(FileError, match=r"of another comparison: its made_from\.mask is 'TH'"):
+        module.main(settings)
+
+
+def test_best_so_far_of_a_curve(script):
+    points = [{"steps": steps, "success": success} for steps, success in ((0, 0.5), (10, 0.4), (20, 0.9), (30, 0.6))]
+    best = script("learner_bakeoff").best_so_far
+    assert [best(points, "steps", limit) for limit in (0, 10, 25, 30)] == [0.5, 0.5, 0.9, 0.9]

@@ -1,4 +1,4 @@
-"""Settings of residual training: PPO, stabiliser A, residual B, and the presets `cpu`, `fast`, `paper` and `test`."""
+"""Settings of residual training: learner, stabiliser A, residual B; presets `cpu`, `fast`, `paper` and `test`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.rl.config import PPOConfig
-from dexcompose_agents.rl.learners import LearnerName, find_learner
+from dexcompose_agents.rl.learners import LEARNER_SETTINGS, LearnerName, find_learner
+from dexcompose_agents.rl.off_policy_config import OffPolicyConfig
 from dexcompose_agents.runtime.compute import GPU_PRESETS, PRESETS
 from dexcompose_envs.checks import one_of, real_number, require, whole_number
 from dexcompose_envs.physics import BACKENDS
@@ -62,13 +63,15 @@ class ResidualConfig:
     learner: LearnerName = "ppo"
     """What learns, one of `rl.learners.LEARNERS`."""
     ppo: PPOConfig = field(default_factory=partial(PPOConfig, evaluation_rounds=2))
-    """The learner's settings."""
+    """Settings of learner "ppo"."""
+    off_policy: OffPolicyConfig = field(default_factory=partial(OffPolicyConfig, evaluation_rounds=4))
+    """Settings of learners "sac", "tqc" and "crossq"."""
     ranking_episodes: int = 128
     """Least number of episodes by which checkpoints are compared: by 64, one of 95 % often looks like one of 100 %."""
     sensor_noise: float = 0.0
     """Scale of the noise on what is observed, see `dexcompose_envs.episodes.sensor_noise`; rewards go by the truth."""
     backend: Backend = "mujoco"
-    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on `ppo.device`)."""
+    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on the learner's device)."""
     num_threads: int | None = None
     """Threads of the simulator (backend "mujoco"); None lets it choose."""
 
@@ -78,14 +81,24 @@ class ResidualConfig:
         one_of("backend", self.backend, tuple(BACKENDS))
         real_number("sensor_noise", self.sensor_noise, 0.0, 10.0)
         whole_number("ranking_episodes", self.ranking_episodes)
-        rounds, least = self.ppo.evaluation_rounds, -(-self.ranking_episodes // self.ppo.num_envs)
-        worlds = f"{self.ranking_episodes} episodes (ranking_episodes) in {self.ppo.num_envs} worlds"
+        rounds, least = self.learning.evaluation_rounds, -(-self.ranking_episodes // self.learning.num_envs)
+        worlds = f"{self.ranking_episodes} episodes (ranking_episodes) in {self.learning.num_envs} worlds"
         require(rounds >= least, "evaluation_rounds", rounds, f"at least {least} for {worlds}")
+
+    @property
+    def learning(self) -> Any:
+        """Settings of the learner that is chosen."""
+        return getattr(self, find_learner(self.learner).SETTINGS)
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Names of the settings that are other learners', hence decide nothing."""
+        return tuple(name for name in LEARNER_SETTINGS if name != find_learner(self.learner).SETTINGS)
 
     @property
     def env_device(self) -> str:
         """Torch device on which the environment lives; frozen policies that act in it belong there too."""
-        return "cpu" if self.backend == "mujoco" else self.ppo.device
+        return "cpu" if self.backend == "mujoco" else str(self.learning.device)
 
 
 @dataclass(frozen=True)
@@ -226,10 +239,23 @@ _RESIDUAL_B: Mapping[str, PPOConfig] = {
 }
 
 
+def _off_policy(ppo: PPOConfig, name: str) -> OffPolicyConfig:
+    """Settings that give an off-policy learner the worlds, budget, discount and first noise of PPO in a preset."""
+    shared = ["num_envs", "horizon", "total_steps", "evaluate_every", "evaluation_rounds", "device"]
+    budget = {each: getattr(ppo, each) for each in [*shared, "gamma", "initial_log_std"]}
+    if name == "test":
+        small = {"hidden": (16,), "critic_hidden": (16,), "batch_size": 4, "learning_starts": 4, "critic_warmup": 1}
+        return OffPolicyConfig(**budget | small)
+    if name in GPU_PRESETS:
+        return OffPolicyConfig(**budget, batch_size=4096, updates_per_step=0.02, buffer_size=1_000_000)
+    return OffPolicyConfig(**budget)
+
+
 def _preset(table: Mapping[str, PPOConfig], name: str, **others: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a preset; `others` are those besides the learner's, by preset."""
     one_of("preset", name, PRESETS)
-    return {"ppo": table[name], "backend": "warp" if name in GPU_PRESETS else "mujoco", **others.get(name, {})}
+    learning = {"ppo": table[name], "off_policy": _off_policy(table[name], name)}
+    return {**learning, "backend": "warp" if name in GPU_PRESETS else "mujoco", **others.get(name, {})}
 
 
 def stabiliser_preset(name: str, **changes: Any) -> StabiliserConfig:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from dexcompose_agents.residual.config import ResidualBConfig
-from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.rl.actor_critic import DeterministicPolicy
+from dexcompose_agents.rl.networks import load_network
+from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.runtime.devices import Observation
 from dexcompose_envs import hand
 from dexcompose_envs.composition.arrays import Constant
@@ -76,7 +78,7 @@ class ResidualBPolicy:
 
     def __init__(
         self,
-        network: ActorCritic,
+        network: ResidualNetwork,
         *,
         bound: Sequence[float] | Tensor,
         mask: FingerMask,
@@ -104,14 +106,14 @@ class ResidualBPolicy:
         Raises:
             ArtefactError: If the file is missing, damaged or not what was expected.
         """
-        network, manifest = ActorCritic.load(path, "residual_b", **expected)
+        network, manifest = load_network(path, "residual_b", **expected)
         facts = {name: manifest[name] for name in ("bound", "pair", "writes_all")}
         # Files that don't say it yet have one output for each of the 28, and read the wrist's lead.
         facts |= {"dimensions": hand.ACTION_NAMES, "wrist_error": False}
         facts |= {name: manifest[name] for name in ("dimensions", "wrist_error") if name in manifest}
         return cls(network.to(device), mask=FingerMask.parse(manifest["mask"]), **facts)
 
-    def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
+    def save(self, path: str | Path, network: ResidualNetwork, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""
         facts |= {"pair": self.pair, "mask": str(self.mask), "writes_all": self.writes_all}
         facts |= {"dimensions": [*self.dimensions], "wrist_error": self._wrist_error}

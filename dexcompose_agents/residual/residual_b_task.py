@@ -73,7 +73,7 @@ class ResidualBTask:
         config: ResidualBConfig,
         **env_options: Any,
     ) -> None:
-        self.config, self.mask, self.num_envs = config, mask, config.ppo.num_envs
+        self.config, self.mask, self.num_envs = config, mask, config.learning.num_envs
         if config.episode_steps is not None:
             env_options.setdefault("max_episode_steps", config.episode_steps)
         self.worlds = TensorWorlds(env_id(pair), self.num_envs, config, **env_options)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.rl.actor_critic import DeterministicPolicy
+from dexcompose_agents.rl.networks import load_network
+from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.runtime.devices import Observation, as_given, to_tensors
 from dexcompose_envs import hand
 from dexcompose_envs.artefacts import ArtefactError
@@ -108,7 +110,7 @@ class StabiliserPolicy:
         skill: The retention skill it belongs to.
     """
 
-    def __init__(self, network: ActorCritic, *, bound: float, masks: Sequence[FingerMask], skill: str) -> None:
+    def __init__(self, network: ResidualNetwork, *, bound: float, masks: Sequence[FingerMask], skill: str) -> None:
         expected = (FEATURE_SIZE, hand.NUM_FINGER_JOINTS)
         if (network.observation_size, network.action_size) != expected:
             got = f"{network.observation_size} -> {network.action_size}"
@@ -127,14 +129,14 @@ class StabiliserPolicy:
         Raises:
             ArtefactError: If the file is missing, truncated, corrupt, or made for something else.
         """
-        network, manifest = ActorCritic.load(path, "stabiliser", **expected)
+        network, manifest = load_network(path, "stabiliser", **expected)
         masks = [FingerMask.parse(text) for text in manifest["masks"]]
         if mask is not None and mask not in masks:
             known = ", ".join(map(str, masks))
             raise ArtefactError(f"'{path}' was trained with {known}; expected a stabiliser of {mask}")
         return cls(network.to(device), bound=manifest["bound"], masks=masks, skill=manifest["skill"])
 
-    def save(self, path: str | Path, network: ActorCritic, **facts: Any) -> None:
+    def save(self, path: str | Path, network: ResidualNetwork, **facts: Any) -> None:
         """Writes network and manifest; `facts` say what made it."""
         masks = [str(mask) for mask in self.masks]
         network.save(path, {"kind": "stabiliser", "skill": self.skill, "masks": masks, "bound": self.bound, **facts})

@@ -55,7 +55,7 @@ class StabiliserTask:
         num_envs: int | None = None,
         **env_options: Any,
     ) -> None:
-        self.num_envs = n = num_envs or config.ppo.num_envs
+        self.num_envs = n = num_envs or config.learning.num_envs
         self.observation_size, self.action_size = FEATURE_SIZE, hand.NUM_FINGER_JOINTS
         self.config = config
         env_options |= {"start": "held", "terminate_on_success": False}
@@ -65,7 +65,7 @@ class StabiliserTask:
         self._context = self.worlds.layout["context"]
         self._observer = StabiliserObserver(self.worlds.layout, n, device)
         size = (config.disturbance_bank, config.episode_steps + 1)
-        self._bank = DisturbanceBank(config.disturbance, *size, config.ppo.seed, device)
+        self._bank = DisturbanceBank(config.disturbance, *size, config.learning.seed, device)
         self._every_world = torch.ones(n, dtype=torch.bool, device=device)
         self._peak_force = PeakForce(self.worlds.layout, n, device)
         masks = [mask_arrays(FingerMask.parse(text), self._every_world) for text in config.masks]

@@ -15,9 +15,9 @@ from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
-from dexcompose_agents.rl.actor_critic import ActorCritic
-from dexcompose_agents.rl.learners import find_learner
-from dexcompose_agents.rl.ppo import ProgressCallback
+from dexcompose_agents.rl.learners import LEARNER_SETTINGS, find_learner
+from dexcompose_agents.rl.residual_network import ResidualNetwork
+from dexcompose_agents.rl.trainer import ProgressCallback
 from dexcompose_envs import __version__, parse_pair
 from dexcompose_envs.artefacts import checksum
 from dexcompose_envs.errors import UsageError
@@ -126,19 +126,20 @@ def _train(
     progress: ProgressCallback | None,
     max_minutes: float | None,
     must_win: bool = False,
-) -> tuple[ActorCritic, dict[str, Any]]:
+) -> tuple[ResidualNetwork, dict[str, Any]]:
     """The best network, and what made it and how it compared with no residual at all; closes the task.
 
     With `must_win` a network that is no better than no residual by the first of the scores is silenced.
     """
     try:
         env = task.worlds.env.unwrapped
-        settings = {name: value for name, value in asdict(config).items() if name not in ("ppo", "num_threads")}
+        apart = (*LEARNER_SETTINGS, "num_threads")
+        settings = {name: value for name, value in asdict(config).items() if name not in apart}
         columns = {name: getattr(env.held_library, name) for name in COLUMNS}
         held = checksum({}, {name: value for name, value in columns.items() if value is not None})[:16]
         origin = {"config": settings, "model_hash": env.model_hash, "held_states": held}
         learner = find_learner(config.learner)(
-            task, config.ppo, out=out, score=score, progress=progress, identity={**identity, **origin}
+            task, config.learning, out=out, score=score, progress=progress, identity={**identity, **origin}
         )
         network = learner.train(max_minutes)
     finally:
@@ -152,12 +153,12 @@ def _train(
         evaluation |= {name.replace("base", "composed", 1): value for name, value in base.items()}
     return network, {
         **origin,
-        "config": asdict(config),
+        "config": {**settings, "num_threads": config.num_threads, learner.SETTINGS: asdict(config.learning)},
         "backend": config.backend,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "env_version": __version__,
         "iterations": learner.iteration,
-        "steps": learner.iteration * config.ppo.horizon * config.ppo.num_envs,
+        "steps": learner.iteration * config.learning.horizon * config.learning.num_envs,
         "seconds": round(learner.seconds, 1),
         **({"kept": kept} if must_win else {}),
         "evaluation": {name: round(value, 5) for name, value in evaluation.items()},

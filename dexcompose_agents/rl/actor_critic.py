@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dexcompose_agents.artefacts.weights import load_weights, save_weights, weights_hash
-from dexcompose_agents.rl.normalizer import RunningNormalizer
+from dexcompose_agents.artefacts.weights import weights_hash
+from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.runtime.threads import one_thread
 
 HIDDEN = (256, 256, 128)
@@ -20,7 +19,7 @@ INITIAL_LOG_STD = -1.5
 _PLAIN: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(ResidualNetwork):
     """Gaussian policy over unbounded residuals u and a value, on one shared trunk.
 
     The trunk normalises the observation, then applies LayerNorm, Linear, ELU per hidden layer. The mean layer is zero
@@ -29,6 +28,8 @@ class ActorCritic(nn.Module):
     value loss does not drown the policy's gradient in the shared trunk, whatever the reward's unit.
     `PPOConfig` says what `hidden` and `initial_log_std` are.
     """
+
+    NAME = "actor_critic"
 
     return_mean: Tensor
     return_std: Tensor
@@ -43,9 +44,8 @@ class ActorCritic(nn.Module):
         hidden: Sequence[int] = HIDDEN,
         initial_log_std: float = INITIAL_LOG_STD,
     ) -> None:
-        super().__init__()
-        self.observation_size, self.action_size, self.hidden = observation_size, action_size, tuple(hidden)
-        self.normalizer = RunningNormalizer(observation_size)
+        super().__init__(observation_size, action_size)
+        self.hidden = tuple(hidden)
         self.register_buffer("return_mean", torch.zeros((), **_PLAIN))
         self.register_buffer("return_std", torch.zeros((), **_PLAIN))  # 0: nothing seen yet, values are as they come.
         layers: list[nn.Module] = []
@@ -112,38 +112,10 @@ class ActorCritic(nn.Module):
         """Entropy of the Gaussian, the same in every state."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
 
-    def save(self, path: str | Path, manifest: Mapping[str, Any]) -> None:
-        """Writes weights and observation normaliser to a half-precision file.
-
-        The normaliser's mean is stored as the sum of two half-precision numbers, since a component may vary by far
-        less than its mean; the standard deviation instead of the variance, which could underflow. The network's sizes
-        are added to the manifest.
-        """
-        tensors = {name: value for name, value in self.state_dict().items() if not name.startswith("normalizer.")}
-        mean = self.normalizer.mean.float()
-        tensors["normalizer.mean"] = mean.half().float()
-        tensors["normalizer.mean_rest"] = mean - mean.half().float()
-        tensors["normalizer.std"] = self.normalizer.std.float()
-        network = {
-            "observation_size": self.observation_size,
-            "action_size": self.action_size,
-            "hidden": [*self.hidden],
-            "normalizer_count": float(self.normalizer.count),
-        }
-        save_weights(path, tensors, {**manifest, "network": network})
-
-    @classmethod
-    @torch.inference_mode(False)
-    def load(cls, path: str | Path, kind: str, **expected: Any) -> tuple[ActorCritic, dict[str, Any]]:
-        """Reads a network and its manifest; arguments and errors are those of `load_weights`."""
-        tensors, manifest = load_weights(path, kind, **expected)
-        sizes = manifest["network"]
-        network = cls(int(sizes["observation_size"]), int(sizes["action_size"]), tuple(sizes["hidden"]))
-        tensors["normalizer.mean"] = tensors["normalizer.mean"].double() + tensors.pop("normalizer.mean_rest").double()
-        tensors["normalizer.variance"] = tensors.pop("normalizer.std").double().square()
-        tensors["normalizer.count"] = torch.tensor(sizes["normalizer_count"], dtype=torch.float64, device="cpu")
-        network.load_state_dict(tensors)
-        return network.eval(), manifest
+    def sizes(self) -> dict[str, Any]:
+        """See `ResidualNetwork`."""
+        sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
+        return {**sizes, "hidden": [*self.hidden]}
 
 
 class DeterministicPolicy:
@@ -154,7 +126,7 @@ class DeterministicPolicy:
     """
 
     @torch.inference_mode(False)
-    def __init__(self, network: ActorCritic) -> None:
+    def __init__(self, network: ResidualNetwork) -> None:
         self.network = copy.deepcopy(network).double().eval()
 
     @property
@@ -165,7 +137,7 @@ class DeterministicPolicy:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return self.network.log_std.device
+        return self.network.normalizer.mean.device
 
     @torch.no_grad()
     def __call__(self, observation: Tensor) -> Tensor:

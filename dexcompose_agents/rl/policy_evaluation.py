@@ -17,16 +17,16 @@ Policy = Callable[[Tensor], Tensor]
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def evaluate(env: RolloutEnv, policy: Policy | None, rounds: int) -> dict[str, float]:
+def evaluate(env: RolloutEnv, policy: Policy | None, rounds: int, seed: int = EVALUATION_SEED) -> dict[str, float]:
     """Mean `return` (undiscounted) and metrics at the end, over the first episode of each world after `rounds` resets.
 
     The reward of a step that is left out (see `Step.left_out`) doesn't count; what such an end means for a metric is
-    the task's to say. No policy is the base arm, u = 0.
+    the task's to say. No policy is the base arm, u = 0. Episodes are those of the seed and of what follow it.
     """
     totals: dict[str, Tensor] = {}
     zero = torch.zeros(env.num_envs, env.action_size, dtype=torch.float32, device=env.device)
     for round_number in range(rounds):
-        observation = env.reset(EVALUATION_SEED + round_number * env.num_envs)
+        observation = env.reset(seed + round_number * env.num_envs)
         running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
         returns = torch.zeros(env.num_envs, dtype=torch.float32, device=env.device)
         while running.any():

@@ -21,6 +21,11 @@ def _weights_and_logs(weights: str, name: str) -> dict[str, str]:
     return {weights: f"pretrained/{name}.safetensors"} | logs
 
 
+def _without_idle(facts: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Without settings of learners that don't learn here."""
+    return {name: value for name, value in facts.items() if name not in config.idle}
+
+
 @dataclass(kw_only=True)
 class Stabiliser(Stage):
     """Train stabiliser A: with it the preserved fingers correct the grasp under base motion (Eqs. 7 to 9)."""
@@ -54,6 +59,9 @@ class Stabiliser(Stage):
         masks = [FingerMask.parse(mask) for mask in self.mask] or [choose_mask(pair)[0] for pair in pairs]
         return replace(super().config, masks=tuple(dict.fromkeys(map(str, masks))))
 
+    def facts(self) -> dict[str, Any]:
+        return _without_idle(super().facts(), self.config)
+
     def reads(self) -> list[Reads]:
         return [self.library_of(self.name, self.data)]
 
@@ -65,7 +73,7 @@ class Stabiliser(Stage):
 
         config, (library,) = self.config, self.reads()
         train_stabiliser(
-            self.name, config, work, progress=lambda row: advance(row["iteration"], config.ppo.iterations),
+            self.name, config, work, progress=lambda row: advance(row["iteration"], config.learning.iterations),
             max_minutes=piece.remaining, held_states=library.path,
         )  # fmt: skip
 
@@ -101,7 +109,7 @@ class Residual(Stage):
     def facts(self) -> dict[str, Any]:
         config, interaction = self.config, parse_pair(self.name)[1]
         of_skill = {"bounds": config.bounds(interaction), "dimensions": config.moves(interaction)}
-        return super().facts() | {"mask": str(self.chosen)} | of_skill
+        return _without_idle(super().facts(), config) | {"mask": str(self.chosen)} | of_skill
 
     def reads(self) -> list[Reads]:
         a, b = parse_pair(self.name)
@@ -121,8 +129,8 @@ class Residual(Stage):
         config, (a, b), (policy, stabiliser, library) = self.config, parse_pair(self.name), self.reads()
         train_residual_b(
             self.name, self.chosen,
-            load_policy(b, path=policy.path, device=config.ppo.device),
-            StabiliserPolicy.load(stabiliser.path, config.ppo.device, skill=a), config, work,
-            progress=lambda row: advance(row["iteration"], config.ppo.iterations),
+            load_policy(b, path=policy.path, device=config.learning.device),
+            StabiliserPolicy.load(stabiliser.path, config.learning.device, skill=a), config, work,
+            progress=lambda row: advance(row["iteration"], config.learning.iterations),
             max_minutes=piece.remaining, held_states=library.path,
         )  # fmt: skip
