@@ -228,10 +228,15 @@ class Gauge:
         plan = [Episode(0, {"state": hold.state}) for hold in self._holds]
         results = [rollout.result for rollout in run_episodes(self._venv, softener, plan, softener)]
         slip, thumb, moved = np.array(results).T
-        mean, least, largest = slip.mean(), slip.min(), slip.max()
-        lost = int((slip == 0.0).sum())
-        numbers = (squeeze, mean, least, largest, thumb.mean(), 1000 * np.median(moved))
-        return Strength(*(round(float(number), 4) for number in numbers), lost)
+        return Strength(
+            squeeze=squeeze,
+            slip_factor=round(float(slip.mean()), 4),
+            least=round(float(slip.min()), 4),
+            largest=round(float(slip.max()), 4),
+            thumb_force=round(float(thumb.mean()), 4),
+            moved_mm=round(1000 * float(np.median(moved)), 4),
+            lost=int((slip == 0.0).sum()),
+        )
 
     def close(self) -> None:
         """Frees the worlds."""
