@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from dexcompose_envs import env_id, hand
 from dexcompose_envs.options import CoreConfig
@@ -43,21 +44,35 @@ class Touch:
     normal: float
 
 
-def touches(model: mujoco.MjModel, data: mujoco.MjData) -> Iterator[Touch]:
-    """The contacts between hand and held object, as the last forward pass found them."""
-    roots, force = model.body_rootid, np.zeros(6)
-    held, palm = roots[model.body(OBJECT).id], roots[model.body("palm").id]
-    for number in range(data.ncon):
-        contact = data.contact[number]
-        bodies = model.geom_bodyid[contact.geom]
-        if sorted(roots[bodies]) != sorted((held, palm)):
-            continue
-        link = model.body(bodies[list(roots[bodies]).index(palm)]).name
-        finger = link[:2].upper()
-        mujoco.mj_contactForce(model, data, number, force)
-        yield Touch(
-            finger if finger in hand.FINGERS else "", -float(contact.dist), float(contact.friction[0]), float(force[0])
-        )
+class HeldContacts:
+    """Finds the contacts between hand and held object among those that the last forward pass of a model left."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        """Looks up whose each geom is."""
+        self._model = model
+        root = model.body_rootid[model.geom_bodyid]
+        of_hand, of_object = (root == model.body_rootid[model.body(name).id] for name in ("palm", OBJECT))
+        self._side = of_hand + 2 * of_object
+        links = [model.body(body).name[:2].upper() for body in model.geom_bodyid]
+        self._finger = [link if link in hand.FINGERS else "" for link in links]
+
+    def _rows(self, data: mujoco.MjData) -> NDArray[np.int64]:
+        """Which contacts they are."""
+        sides = self._side[np.reshape(data.contact.geom, (-1, 2))].sum(axis=1)
+        return np.flatnonzero(sides == 3)
+
+    def depths(self, data: mujoco.MjData) -> NDArray[np.float64]:
+        """Penetration of each, m; negative where the surfaces are apart."""
+        return -np.asarray(data.contact.dist)[self._rows(data)]
+
+    def touches(self, data: mujoco.MjData) -> Iterator[Touch]:
+        """Each with its force."""
+        force = np.zeros(6)
+        for row in self._rows(data).tolist():
+            contact = data.contact[row]
+            mujoco.mj_contactForce(self._model, data, row, force)
+            of_hand = next(geom for geom in contact.geom if self._side[geom] == 1)
+            yield Touch(self._finger[of_hand], -float(contact.dist), float(contact.friction[0]), float(force[0]))
 
 
 def weight(model: mujoco.MjModel) -> float:

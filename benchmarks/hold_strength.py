@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import mujoco
 import numpy as np
 import tyro
-from gauges_common import nominal_worlds, touches, weight
+from gauges_common import HeldContacts, nominal_worlds, weight
 from numpy.typing import NDArray
 from rich.console import Console
 from throughput_common import make_table, provenance
@@ -183,7 +183,7 @@ def softened(joints: Array, reference: Array, squeeze: float) -> Array:
 
 def grip(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[float, float]:
     """Slip factor of the fingers' hold, and normal force of the thumb, N."""
-    fingers = [touch for touch in touches(model, data) if touch.finger]
+    fingers = [touch for touch in HeldContacts(model).touches(data) if touch.finger]
     carried = sum(touch.friction * touch.normal for touch in fingers)
     return carried / weight(model), sum(touch.normal for touch in fingers if touch.finger == "TH")
 

@@ -13,7 +13,7 @@ from dexcompose_envs.errors import UsageError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import hold_strength
-from gauges_common import nominal_worlds, touches, weight
+from gauges_common import HeldContacts, nominal_worlds, weight
 from hold_strength import Config, Gauge, Strength, bisect, settled_holds, softened
 
 del sys.path[0]
@@ -38,7 +38,9 @@ def test_contacts_of_a_settled_hold_carry_the_object(holds):
     venv.reset(seed=0, options={"state": np.stack([hold.state for hold in holds])})
     venv.unwrapped.load_into(data, 0)
     venv.close()
-    found = list(touches(model, data))
+    contacts = HeldContacts(model)
+    found = list(contacts.touches(data))
+    np.testing.assert_array_equal(contacts.depths(data), [touch.depth for touch in found])
     assert weight(model) == pytest.approx(0.15 * 9.81)
     assert {touch.finger for touch in found} <= set(hand.FINGERS)
     assert {"TH", "MF"} <= {touch.finger for touch in found}
