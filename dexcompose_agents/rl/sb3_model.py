@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -104,14 +104,14 @@ class SB3Model:
 
     def actor(self, normalizer: RunningNormalizer) -> MLPActor:
         """The deterministic policy as it is now, with the critics if they are to say where it acts."""
-        model, config = cast(Any, self._model), self._config
+        model, config = self._model, self._config
         actor = [*folded((*model.actor.latent_pi, model.actor.mu))]
         critics = [[*folded(each)] for each in model.critic.q_networks] if config.prefer else []
         widths = [len(bias) for _, bias in critics[0]] if critics else []
         made = MLPActor(*self._sizes, config.hidden, len(critics), widths).to(normalizer.mean.device)
         with torch.no_grad():
             for layers, found in ((made.actor, actor), *zip(made.critics, critics, strict=True)):
-                linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+                linear = [layer for layer in layers.children() if isinstance(layer, nn.Linear)]
                 for layer, (weight, bias) in zip(linear, found, strict=True):
                     layer.weight.copy_(weight)
                     layer.bias.copy_(bias)
