@@ -30,7 +30,7 @@ class Config:
 
     pair: str = "GraspBall-PushButton"
     """Pair."""
-    mask: str = "TH+MF+LF"
+    mask: str = "TH+RF+LF"
     """Preserved fingers."""
     seed: int = 0
     """Episode."""
