@@ -46,7 +46,7 @@ def stay(venv, obs):
 def assert_close(warp, native, atol, rows=slice(None)):
     assert warp.keys() == native.keys()
     for key in native:
-        np.testing.assert_allclose(to_numpy(warp[key])[rows], native[key][rows], atol=atol, err_msg=key)
+        np.testing.assert_allclose(to_numpy(warp[key])[rows], native[key][rows], rtol=1e-6, atol=atol, err_msg=key)
 
 
 @pytest.mark.parametrize("name", [PAIR, BUTTON])
