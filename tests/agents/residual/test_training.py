@@ -24,6 +24,8 @@ from dexcompose_envs.ownership import FingerMask
 from ...host_reads import HostReads
 from .fakes import LAYOUT, RepeatingPolicy, TensorEnv, every, network, observation
 
+HELD = {"physics": {"mass": 0.5, "friction": 0.9}}
+"""What no hand loses within a second."""
 MASK = FingerMask.parse("TH+MF+RF+LF")
 PAIR = "GraspBall-PushButton"
 
@@ -226,7 +228,9 @@ def test_residual_b_is_told_its_last_residual(monkeypatch):
     # In training: 50 steps of hold and transition, in which the residual is none, then the interaction.
     half = torch.full((2, 28), 0.5)
     for dimensions, count in ((("wrist", "fingers"), 10), (None, 6)):
-        task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test", dimensions=dimensions))
+        task = ResidualBTask(
+            PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test", dimensions=dimensions), **HELD
+        )
         assert task.action_size == count, "the wrist, and the index finger if it may"
         task.reset(3)
         seen = [task.step(half[:, :count]).observation[:, -28:] for _ in range(51)]
@@ -310,7 +314,7 @@ def test_a_residual_ships_only_if_it_succeeds_more_often_than_none(tmp_path, mon
     def evaluate(env, policy, rounds):
         return {"return": float(policy is not None), "success": next(found)}
 
-    monkeypatch.setattr("dexcompose_agents.rl.ppo.evaluate", evaluate)
+    monkeypatch.setattr("dexcompose_agents.rl.trainer.evaluate", evaluate)
     config = residual_b_preset("test")
     config = replace(config, ppo=replace(config.ppo, horizon=60, total_steps=120))
     train_residual_b(PAIR, MASK, RepeatingPolicy(), None, config, tmp_path, max_episode_steps=60)
@@ -323,7 +327,7 @@ def test_a_residual_ships_only_if_it_succeeds_more_often_than_none(tmp_path, mon
 def test_residual_b_may_write_everything_and_says_so(tmp_path):
     config = residual_b_preset("test", residual_writes="all")
     mask, options = FingerMask.parse("TH+MF"), {"max_episode_steps": 60}
-    task = ResidualBTask(PAIR, mask, RepeatingPolicy(), None, config, **options)
+    task = ResidualBTask(PAIR, mask, RepeatingPolicy(), None, config, **options, **HELD)
     assert task.action_size == 28
     task.reset(3)
     half = torch.full((2, 28), 0.5)
