@@ -225,7 +225,7 @@ def compare(settings: Settings) -> None:
                 path = folder / f"{learner}-{seed}.json"
                 if stored(path, origin(pair, config_of(settings, learner, seed))) is not None:
                     continue
-                remaining = None if ends is None else max(1 / 60, (ends - time.monotonic()) / 60)
+                remaining = None if ends is None else max(1e-6, (ends - time.monotonic()) / 60)
                 write_json(path, run(settings, pair, learner, seed, base["held_out"], remaining))
                 shutil.rmtree(settings.work / name / f"{learner}-{seed}", ignore_errors=True)
                 print(f"{name} {learner} seed {seed}: done", flush=True)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dexcompose_envs.episodes.hidden_physics import HiddenPhysics
 from dexcompose_envs.episodes.rows import PHYSICS_PARTS, FirstStates
 from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.held_states import HeldStateLibrary
@@ -44,7 +45,7 @@ def held_parts(
         `PHYSICS_PARTS`, each with N rows.
     """
     scene = build_scene(retention, interaction)
-    sampler = StartSampler(scene, shake, "all", library)
+    sampler = StartSampler(scene, shake, HiddenPhysics(), "all", library)
     rngs = [np.random.default_rng(world) for world in range(num_worlds)]
     starts = sampler.draw(rngs, "held", np.arange(num_worlds) % len(library))
     firsts = FirstStates(scene, usable_cores())

@@ -20,7 +20,7 @@ def chain():
 
 def test_two_buttons_are_pressed_with_the_ball_in_the_hand(chain):
     venv = gym.make_vec(chain, num_envs=6, autoreset_mode="Disabled", held_split="test")
-    method = make_method("zero-shot", NAME, mask="TH+MF+LF")
+    method = make_method("zero-shot", NAME, mask="TH+RF+LF")
     rollouts = list(run_episodes(venv, method, [Episode(5000 + i) for i in range(6)]))
     venv.close()
     outcomes = [OUTCOMES[rollout.info["outcome"]] for rollout in rollouts]
