@@ -40,12 +40,16 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
 
     ## Episode start
     Composites start from a held state of the library (Eq. 2), single skills with the object on the table.
+    Each episode has its own mass of the object (0.7 to 2.5 times the nominal one, log-uniform) and friction of hand and
+    object (0.4 to 0.9), which no observation shows; a held start has those under which five fingers were seen to keep
+    it. The option `physics` fixes or widens them; `sensor_noise` makes what is observed uncertain.
     `reset(options=...)` takes `start` ("held" or "scratch"), `held_index` (a row of the library) and `state` (from
     `get_state`).
 
     ## Episode end
     Terminated on success, or when the object of a held start is lost: further from its hold target in the palm frame
-    than 5 cm, or lower than 3 cm above the table. Truncated after `max_episode_steps`, and when the simulation breaks
+    than 5 cm, lower than 3 cm above the table, or (the rod) its axis turned by more than 25 degrees in the palm frame.
+    Truncated after `max_episode_steps`, and when the simulation breaks
     down (`info["unstable"]`). `info["outcome"]` indexes `OUTCOMES`; it is "b_fail" from the moment on at which the
     task's own time is over (200 control steps for each interaction of a composite) with nothing done, whatever the
     limit is. A restored state has as much time left as it had, up to the registered limit.

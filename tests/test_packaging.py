@@ -70,7 +70,7 @@ def test_a_residual_was_trained_with_the_default_mask_of_its_pair():
 
 @pytest.mark.parametrize("skill", RETENTION_SKILLS)
 def test_held_states_belong_to_this_version(skill):
-    assert len(HeldStateLibrary.load(skill, model_hash=model_hash_of(skill))) == 4096
+    assert len(HeldStateLibrary.load(skill, model_hash=model_hash_of(skill))) == 2048
 
 
 def test_the_repository_stays_small():

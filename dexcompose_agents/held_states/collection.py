@@ -4,9 +4,9 @@ Every episode starts from scratch with its own seed, mass and friction. When the
 fingers are told to stay where they are told to be; once the grasp has settled, its squeeze is lowered to a person's
 margin (`HOLD_SQUEEZE` of the skill), which gives the reference hold action `q_ref`. This constant command is held for
 2 s. The state at the end of that quiet hold is kept if the object stayed within 5 mm in the palm frame all the time, is
-still held as it was, in the air, and hardly moves any more; and if the five fingers then still hold it while the wrist
-trembles and pitches as in a composite. So whoever starts from a state can keep the object, under the mass and friction
-that are kept with it: what a hand can't carry with all its fingers says nothing about who lets go of some.
+still held as it was, in the air, and hardly moves any more; and if the five fingers then keep it while the hand is
+moved as in the release test. So whoever starts from a state can keep the object, under the mass and friction that are
+kept with it: what a hand can't carry with all its fingers says nothing about who lets go of some.
 
 Episodes are numbered; a library holds the first `count` accepted ones in the order of their numbers, so neither the
 number of worlds nor an interruption changes it. Finished episodes are saved in shards beside the output; a run that
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from dexcompose_agents.attribution.release_test import ReleaseTestConfig, base_motion
 from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import artefacts, env_id, hand
@@ -39,14 +40,11 @@ from dexcompose_envs.observations import LENGTH_SCALE, VELOCITY_SCALE, Array
 from dexcompose_envs.pieces import Pieces, Progress, UnfinishedError
 from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
 from dexcompose_envs.skills import make_retention
-from dexcompose_envs.skills.trajectories import minimum_jerk
 
 SHARD_EPISODES = 128
 """Finished episodes per shard."""
 REASONS = ("accepted", "not_reached", "unstable", "lost", "moved", "not_quiet", "dropped")
 """What became of an episode."""
-PITCH_STEPS = 40
-"""Control steps over which the wrist pitches when the hand is moved."""
 Row = dict[str, NDArray[np.float64]]
 """One held state: column name -> values."""
 
@@ -71,17 +69,13 @@ class HoldCriteria:
     """Largest speed (m/s) of the object relative to the palm at the end of the hold."""
     max_joint_speed: float = 0.2
     """Largest speed (rad/s) of a finger joint at the end of the hold."""
-    carry_steps: int = 70
-    """Control steps in which the hand is then moved: what it can't carry with five fingers is no start."""
-    carry_pitch: float = 1.1
-    """Pitch of the wrist (rad), reached over the first `PITCH_STEPS` of them."""
-    carry_shake: float = 1.0
-    """Scale of the wrist's tremble meanwhile, see `dexcompose_envs.episodes.base_shake`."""
+    carry: ReleaseTestConfig = field(default_factory=ReleaseTestConfig)
+    """How the hand is then moved, as in a release test: what it can't carry with five fingers is no start."""
 
     @property
     def longest_episode(self) -> int:
         """Control steps that no episode outlasts."""
-        return self.reach_steps + self.settle_steps + self.soften_steps + self.hold_steps + self.carry_steps + 1
+        return self.reach_steps + self.settle_steps + self.soften_steps + self.hold_steps + self.carry.steps + 1
 
 
 def collect(
@@ -227,6 +221,7 @@ class _Collector(Watcher):
         self._start, self._axis = np.zeros((2, n, 3))
         self._stayed = np.zeros((n, hand.NUM_WRIST))
         self._shake = np.zeros((n, *base_shake.SHAPE))
+        self._motion = np.zeros((n, criteria.carry.steps + 1, hand.NUM_WRIST))
         self._radius = skill.RETENTION_RADIUS
         self._reasons: dict[int, str] = {}
         self._rows: dict[int, Row] = {}
@@ -237,7 +232,9 @@ class _Collector(Watcher):
         self._agent.reset(obs, info, env_ids, seeds)
         self._reached[env_ids] = False
         for world, seed in zip(env_ids.tolist(), seeds.tolist(), strict=True):
-            self._shake[world] = base_shake.sample(np.random.default_rng([seed, 11]), self._criteria.carry_shake)
+            rng, carry = np.random.default_rng([seed, 11]), self._criteria.carry
+            self._shake[world] = base_shake.sample(rng, carry.base_shake)
+            self._motion[world, :-1] = base_motion(carry, rng.uniform(0.0, 2.0 * np.pi, 1))
 
     def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
         command = self._command.astype(np.float32)
@@ -276,7 +273,7 @@ class _Collector(Watcher):
             "moved": (quiet > 0) & (carried <= 0) & moved,
             "not_quiet": held_through & ((speed > limits.max_object_speed) | (joint_speed > limits.max_joint_speed)),
             "dropped": (carried > 0) & ((way > self._radius) | (turn > self._max_turn)),
-            "accepted": carried >= limits.carry_steps,
+            "accepted": carried >= limits.carry.steps,
         }
         over = np.any(list(reasons.values()), axis=0)
         first = np.argmax(list(reasons.values()), axis=0)
@@ -318,8 +315,7 @@ class _Collector(Watcher):
     def _carry(self, carried: NDArray[np.int64]) -> None:
         """Moves the wrists of worlds whose quiet hold is over; `carried` (N,) control steps since."""
         moving = carried >= 0
-        offset = base_shake.offset(self._shake, carried)
-        offset[:, hand.WRIST_JOINTS.index("WRY")] += self._criteria.carry_pitch * minimum_jerk(carried / PITCH_STEPS)
+        offset = base_shake.offset(self._shake, carried) + self._motion[np.arange(len(carried)), np.maximum(carried, 0)]
         moved = self._stayed + offset * NORMALISED_PER_UNIT[: hand.NUM_WRIST]
         self._command[moving, : hand.NUM_WRIST] = np.clip(moved, -1.0, 1.0)[moving]
 

@@ -11,7 +11,7 @@ from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.learners import LEARNER_SETTINGS, LearnerName, find_learner
 from dexcompose_agents.rl.off_policy_config import OffPolicyConfig
 from dexcompose_agents.runtime.compute import GPU_PRESETS, PRESETS
-from dexcompose_envs.checks import one_of, require, whole_number
+from dexcompose_envs.checks import one_of, real_number, require, whole_number
 from dexcompose_envs.physics import BACKENDS
 from dexcompose_envs.skills import make_interaction
 
@@ -68,6 +68,8 @@ class ResidualConfig:
     """Settings of learners "sac", "tqc" and "crossq"."""
     ranking_episodes: int = 128
     """Least number of episodes by which checkpoints are compared: by 64, one of 95 % often looks like one of 100 %."""
+    sensor_noise: float = 0.0
+    """Scale of the noise on what is observed, see `dexcompose_envs.episodes.sensor_noise`; rewards go by the truth."""
     backend: Backend = "mujoco"
     """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on the learner's device)."""
     num_threads: int | None = None
@@ -77,6 +79,7 @@ class ResidualConfig:
         """Refuses unknown names."""
         find_learner(self.learner)
         one_of("backend", self.backend, tuple(BACKENDS))
+        real_number("sensor_noise", self.sensor_noise, 0.0, 10.0)
         whole_number("ranking_episodes", self.ranking_episodes)
         rounds, least = self.learning.evaluation_rounds, -(-self.ranking_episodes // self.learning.num_envs)
         worlds = f"{self.ranking_episodes} episodes (ranking_episodes) in {self.learning.num_envs} worlds"
@@ -102,6 +105,8 @@ class ResidualConfig:
 class StabiliserConfig(ResidualConfig):
     """Training of stabiliser A (Eqs. 7-9 and 13)."""
 
+    sensor_noise: float = 1.0
+    """As above: a stabiliser that never saw noise holds worse with real sensors."""
     masks: tuple[str, ...] = ("TH+MF+RF+LF",)
     """Preserved fingers; with several masks each episode draws one, and the policy reads which."""
     bound: float = 0.15

@@ -44,6 +44,7 @@ class TensorWorlds:
     """
 
     def __init__(self, env_id: str, num_envs: int, config: ResidualConfig, **options: Any) -> None:
+        options.setdefault("sensor_noise", config.sensor_noise)
         if config.backend == "mujoco":
             options["num_threads"] = config.num_threads
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -104,7 +104,7 @@ class SB3Model:
 
     def actor(self, normalizer: RunningNormalizer) -> MLPActor:
         """The deterministic policy as it is now, with the critics if they are to say where it acts."""
-        model, config = self._model, self._config
+        model, config = cast(Any, self._model), self._config
         actor = [*folded((*model.actor.latent_pi, model.actor.mu))]
         critics = [[*folded(each)] for each in model.critic.q_networks] if config.prefer else []
         widths = [len(bias) for _, bias in critics[0]] if critics else []
@@ -174,7 +174,7 @@ def _algorithm(name: str, config: OffPolicyConfig, device: torch.device) -> Any:
     )
 
 
-def folded(layers: Iterable[nn.Module]) -> Iterable[tuple[Tensor, Tensor]]:
+def folded(layers: Iterable[Any]) -> Iterable[tuple[Tensor, Tensor]]:
     """Weights (m, n) and biases (m,) of linear layers with ReLU between, float64.
 
     Batch renormalisation, which CrossQ puts before linear layers, acts as a fixed scale and shift once trained; both

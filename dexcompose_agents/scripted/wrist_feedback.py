@@ -18,7 +18,7 @@ from dexcompose_envs.skills import make_interaction, parse_chain
 
 GAIN = 1.0
 """Share of the tremor that is taken off."""
-STEP_SHARES = (0.51, 0.53)
+STEP_SHARES = (0.48, 0.5)
 """Share of the way to its target that the wrist goes in a control step, in translation and rotation.
 
 Least squares of a first-order lag to the wrist's motion in the simulator without shake, while its targets move as base

@@ -114,7 +114,7 @@ class HeldStatesConfig:
     """What is collected."""
 
     count: int = 4096
-    """States wanted."""
+    """States wanted; the paper's number, of which a CPU makes half."""
     seed: int = 1_000_000
     """Seed of the first episode."""
     scripted: bool = False
@@ -140,7 +140,9 @@ class HeldStates(Stage):
 
     @classmethod
     def defaults(cls, preset: str, name: str | None = None) -> HeldStatesConfig:
-        return HeldStatesConfig(count=8, scripted=True) if preset == "test" else HeldStatesConfig()
+        if preset == "test":
+            return HeldStatesConfig(count=8, scripted=True)
+        return HeldStatesConfig(count=2048) if preset == "cpu" else HeldStatesConfig()
 
     def reads(self) -> list[Reads]:
         return [self.policy_of(self.name, self.policy)]

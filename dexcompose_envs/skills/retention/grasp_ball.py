@@ -26,7 +26,7 @@ class GraspBall(RetentionSkill):
     EXECUTE_STEPS = 8
     RADIUS = 0.032
     MASS = 0.15
-    HOLD_SQUEEZE = 0.29
+    HOLD_SQUEEZE = 0.3
     TARGET_HEIGHT = 0.18
     THRESHOLD = 0.05
     REACH = 0.10

@@ -29,7 +29,7 @@ class PickStick(RetentionSkill):
     RADIUS = 0.018
     HALF_LENGTH = 0.085
     MASS = 0.20
-    HOLD_SQUEEZE = 0.35
+    HOLD_SQUEEZE = 0.37
     MIN_HEIGHT = 0.12
     REACH = 0.10
     MAX_TILT = np.pi / 6

@@ -9,21 +9,27 @@ import numpy as np
 import pytest
 import torch
 
+from dexcompose_agents.attribution.release_test import ReleaseTestConfig
 from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.held_states.collection import HoldCriteria, collect
 from dexcompose_envs import hand
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.pieces import UnfinishedError
+from dexcompose_envs.skills.retention.pick_stick import PickStick
 
 TERMS = {
     "joint_velocity": slice(0, 28),
     "object_position": slice(28, 31),
     "object_linear_velocity": slice(31, 34),
+    "object_rotation": slice(34, 40),
 }
-CRITERIA = HoldCriteria(reach_steps=12, hold_steps=6)
-COURSES = ("good", "good", "drops", "slips", "never", "good", "restless", "diverges")
-"""What becomes of an episode, by its seed modulo 8; a good one reaches success after 3 + seed % 5 steps."""
+CARRY = ReleaseTestConfig(steps=5, clean_steps=1)
+CRITERIA = HoldCriteria(reach_steps=12, settle_steps=3, soften_steps=2, hold_steps=6, carry=CARRY)
+QUIET_FROM, CARRIED_FROM = 5, 11
+"""Control steps after success at which the quiet hold begins, and at which it ends and the hand is moved."""
+COURSES = ("good", "good", "drops", "slips", "never", "falls", "restless", "diverges", "good", "turns")
+"""What becomes of an episode, by its seed modulo 10; a good one reaches success after 3 + seed % 5 steps."""
 
 
 class FakeWorlds:
@@ -31,7 +37,7 @@ class FakeWorlds:
 
     def __init__(self, env_id, num_envs, **kwargs):
         self.num_envs, self.kwargs = num_envs, kwargs
-        self.layout = {"context": TERMS}
+        self.layout, self.retention, self.actions = {"context": TERMS}, "PickStick", []
         self.model_hash = "model"
         self.seed, self.elapsed = np.zeros(num_envs, int), np.zeros(num_envs, int)
         self.ended, self.closed = np.zeros(num_envs, bool), False
@@ -47,7 +53,7 @@ class FakeWorlds:
         return self.observe(), {}
 
     def courses(self):
-        return np.array([COURSES[seed % 8] for seed in self.seed])
+        return np.array([COURSES[seed % 10] for seed in self.seed])
 
     def since(self):
         """Control steps since success."""
@@ -55,8 +61,11 @@ class FakeWorlds:
 
     def observe(self):
         course, since = self.courses(), self.since()
-        context = np.zeros((self.num_envs, 34), np.float32)
-        context[:, 28] = 0.5 + 0.1 * ((course == "slips") & (since >= 2))  # 10 x m: 1 cm
+        context = np.zeros((self.num_envs, 40), np.float32)
+        context[:, 28] = 0.5 + 0.1 * ((course == "slips") & (since >= QUIET_FROM + 2))  # 10 x m: 1 cm
+        context[:, 28] += 0.6 * ((course == "falls") & (since >= CARRIED_FROM + 2))  # 6 cm
+        angle = 0.2 * ((course == "turns") & (since >= QUIET_FROM + 2))  # about x, so that the z axis turns
+        context[:, 34], context[:, 38], context[:, 39] = 1.0, np.cos(angle), np.sin(angle)
         context[:, 31] = 0.03 * (course == "restless")
         task = np.zeros((self.num_envs, 34), np.float32)
         task[:, :6] = 0.25
@@ -65,11 +74,12 @@ class FakeWorlds:
     def step(self, action):
         assert not self.ended.any()
         self.last, self.elapsed = action.copy(), self.elapsed + 1
+        self.actions.append(self.last)
         course, since = self.courses(), self.since()
         unstable = (course == "diverges") & (self.elapsed == 2)
         info = {
             "success": since >= 0,
-            "task_a_held": (since >= 0) & ~((course == "drops") & (since >= 4)),
+            "task_a_held": (since >= 0) & ~((course == "drops") & (since >= 4)) & (since <= CARRIED_FROM),
             "unstable": unstable,
         }
         self.ended = unstable
@@ -81,6 +91,7 @@ class FakeWorlds:
         columns["object_qpos"] = np.tile([0.0, 0.0, 0.2, 1.0, 0.0, 0.0, 0.0], (self.num_envs, 1))
         columns["control"] = hand.denormalize(self.last)
         columns["contact"] = np.ones((self.num_envs, 5))
+        columns["physics"] = np.tile([1.5, 0.6], (self.num_envs, 1))
         return columns
 
     def close(self):
@@ -114,29 +125,43 @@ class FakeAgent:
 
 def run(out, count=9, num_envs=4, agent=None, **kwargs):
     kwargs = {"criteria": CRITERIA, "seed": 0, "make_env": FakeWorlds, "policy_hash": "policy"} | kwargs
-    return collect("GraspBall", agent or FakeAgent(), count, out=out, num_envs=num_envs, **kwargs)
+    return collect("PickStick", agent or FakeAgent(), count, out=out, num_envs=num_envs, **kwargs)
 
 
 def test_only_quiet_holds_are_kept(tmp_path):
     library = run(tmp_path / "states.npz")
-    # Of 8 seeds 0, 1 and 5 are good, so nine states take episodes 0..21 (two rounds of 8 and 0, 1, 5 of the third).
-    np.testing.assert_allclose(library.hand_qpos[:, 0] * 100, [0, 1, 5, 8, 9, 13, 16, 17, 21], atol=1e-3)
+    # Of 10 seeds 0, 1 and 8 are good, so nine states take episodes 0..28 (two rounds of 10 and 0..8 of the third).
+    np.testing.assert_allclose(library.hand_qpos[:, 0] * 100, [0, 1, 8, 10, 11, 18, 20, 21, 28], atol=1e-3)
     manifest = library.manifest
-    assert (manifest.skill, manifest.model_hash) == ("GraspBall", "model")
-    assert manifest.seeds == (0, 22) and manifest.validation["episodes"] == 22
-    expected = {"accepted": 9, "lost": 3, "moved": 3, "not_reached": 3, "not_quiet": 2, "unstable": 2}
+    assert (manifest.skill, manifest.model_hash) == ("PickStick", "model")
+    assert manifest.seeds == (0, 29) and manifest.validation["episodes"] == 29
+    expected = {"accepted": 9, "lost": 3, "moved": 5, "not_reached": 3, "not_quiet": 3, "unstable": 3, "dropped": 3}
     assert manifest.validation["outcomes"] == expected
-    assert manifest.validation["acceptance_rate"] == pytest.approx(9 / 22, abs=1e-6)
+    assert manifest.validation["acceptance_rate"] == pytest.approx(9 / 29, abs=1e-6)
     assert [path.name for path in tmp_path.iterdir()] == ["states.npz"]
 
 
-def test_the_command_of_the_hold_by_hand(tmp_path):
-    library = run(tmp_path / "states.npz", count=1)
-    # Seed 0 succeeds after 3 actions, so the fingers hold the third, 0.03; the wrist stays where it is, at 0.25.
-    command = hand.denormalize(np.concatenate([np.full(6, 0.25), np.full(22, 0.03)]))
+def test_the_command_of_the_hold_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(PickStick, "HOLD_SQUEEZE", 0.4)
+    made = []
+    library = run(
+        tmp_path / "states.npz",
+        count=1,
+        num_envs=1,
+        make_env=lambda *a, **k: made.append(FakeWorlds(*a, **k)) or made[0],
+    )
+    # Seed 0 succeeds after 3 actions, so the fingers hold the third, 0.03, while the grasp settles; the joints are at
+    # 0, so the squeeze goes down to 0.4 x 0.03 = 0.012 in two steps. The wrist stays where it is, at 0.25.
+    fingers = [action[0, 6] for action in made[0].actions]
+    assert fingers == pytest.approx([0.01, 0.02, 0.03] + [0.03] * 3 + [0.021, 0.012] + [0.012] * 11, abs=1e-6)
+    command = hand.denormalize(np.concatenate([np.full(6, 0.25), np.full(22, 0.012)]))
     np.testing.assert_allclose(library.control[0], command, atol=1e-6)
     np.testing.assert_allclose(library.reference[0], command[6:], atol=1e-6)
     np.testing.assert_allclose(library.hold_target[0], [0.05, 0, 0], atol=1e-6)
+    # The wrist moves only once the hold is over: 3 + 5 + 6 actions.
+    wrist = np.array([action[0, :6] for action in made[0].actions])
+    np.testing.assert_allclose(wrist[3:14], 0.25, atol=1e-6)
+    assert (wrist[16:] != 0.25).all()
 
 
 def test_result_does_not_depend_on_num_envs(tmp_path):
@@ -164,7 +189,7 @@ def test_finished_episodes_are_not_run_again(tmp_path):
         run(tmp_path / "states.npz", num_envs=1, agent=FakeAgent(60))
     run(tmp_path / "states.npz", num_envs=1, progress=lambda done, total: progress.append((done, total)))
     assert progress[0][0] > 1 and progress[-1] == (9, 9)
-    assert run(tmp_path / "states.npz", agent=FakeAgent(0)).manifest.seeds == (0, 22)  # complete: nothing is run
+    assert run(tmp_path / "states.npz", agent=FakeAgent(0)).manifest.seeds == (0, 29)  # complete: nothing is run
 
 
 @pytest.mark.parametrize("stop_after", [10, 10**9])
@@ -220,7 +245,7 @@ def test_a_finished_library_of_another_run_is_refused(tmp_path):
 
 
 def test_a_policy_that_hardly_ever_succeeds_is_given_up(tmp_path):
-    with pytest.raises(UnfinishedError, match=r"only 3 of 8 episodes .* expected 9: 3 accepted, 1 not_reached, 1 unst"):
+    with pytest.raises(UnfinishedError, match=r"only 2 of 8 episodes .* expected 9: 2 accepted, 1 not_reached, 1 unst"):
         run(tmp_path / "states.npz", max_attempts=8, num_envs=1)
     assert not (tmp_path / "states.npz").exists()
 

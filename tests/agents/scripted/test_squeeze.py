@@ -16,6 +16,8 @@ LAYOUT = CompositionTask.of_name("GraspBall-PushButton").layout
 MASK = FingerMask.parse("TH+MF+LF")
 PRESERVED = MASK.joint_mask()
 ANGLE = 0.15
+SETTLED = 60
+"""Control steps after which what is sensed is what is there."""
 EVERY_KIND = pytest.mark.parametrize("maker", STABILISERS.values(), ids=list(STABILISERS))
 
 
@@ -83,9 +85,21 @@ def test_reflex_rises_with_what_is_sensed_and_never_falls():
     shares = [(0.002, 0.0, 0.2), (0.0, 0.03, 0.3), (0.0, 0.0, 0.3), (0.001, 0.01, 0.3), (0.02, 0.5, 1.0), (0, 0, 1.0)]
     for displacement, speed, share in shares:
         sensed = observation(1, displacement=displacement, speed=speed)
-        np.testing.assert_allclose(act(reflex, sensed), share * whole, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(act(reflex, sensed, SETTLED), share * whole, rtol=1e-4, atol=1e-7)
     begin(reflex, quiet)
     assert not act(reflex, quiet, HOLD_STEPS).any()
+
+
+def test_reflex_hardly_heeds_noise():
+    """Millimetres and centimetres a second in every step, as sensors may err, call for less than half."""
+    rng, reflex = np.random.default_rng(0), begin(Reflex(), observation(64))
+    whole = act(begin(ConstantSqueeze(), observation(64)), observation(64), HOLD_STEPS)
+    for _ in range(150):
+        obs = observation(64)
+        obs["context"][:, LAYOUT["context"]["palm_offset"]] = 10 * rng.normal(0.0, 0.002, (64, 3))
+        obs["context"][:, LAYOUT["context"]["object_linear_velocity"]] = rng.normal(0.0, 0.02, (64, 3))
+        said = act(reflex, obs)
+    assert np.median(np.abs(said).max(axis=1)) < 0.5 * np.abs(whole).max()
 
 
 @EVERY_KIND

@@ -151,7 +151,7 @@ def test_held_states_come_from_the_policy_and_name_its_weights(made, tmp_path, m
     assert cli.main(["train", "held-states", "GraspBall", "--out", str(tmp_path)]) == 0
     assert (asked["skill"], asked["count"], asked["policy"].policy.manifest["skill"]) == (
         "GraspBall",
-        4096,
+        2048,
         "GraspBall",
     )
     assert asked["policy_hash"] == file_hash(made / "pretrained" / "GraspBall.safetensors")
