@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 from physics_tracks import Bare, Starts, cpu_seconds
 from physics_variants import SENSORS_IN_EACH_STEP, VARIANTS, changed, fine, variant
-from throughput_common import provenance
+from throughput_common import held_states, provenance
 
 from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_release_test
 from dexcompose_agents.diffusion.agent import PolicyAgent
@@ -182,7 +182,9 @@ def released(skill: str, name: str, config: Config) -> dict[str, int]:
         steps=config.release_steps, rollouts=config.release_rollouts, clean_steps=min(20, config.release_steps)
     )
     with progress_bar(f"release test, {skill}, {name}") as bar:
-        results = run_release_test(skill, settings, masks=masks, num_envs=config.num_envs, progress=bar)
+        results = run_release_test(
+            skill, settings, library=held_states(skill), masks=masks, num_envs=config.num_envs, progress=bar
+        )
     return {str(result.mask): int(result.retained) for result in results}
 
 
