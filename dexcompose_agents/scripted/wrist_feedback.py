@@ -22,8 +22,8 @@ STEP_SHARES = (0.48, 0.5)
 """Share of the way to its target that the wrist goes in a control step, in translation and rotation.
 
 Least squares of a first-order lag to the wrist's motion in the simulator without shake, while its targets move as base
-shake would move them. The gains in `hand.py` say much the same: damping over stiffness is 54 and 51 ms, of which a step
-of 40 ms makes 0.52 and 0.54."""
+shake would move them. By the gains in `hand.py` alone it would be 0.52 and 0.54 (damping over stiffness is 54 and
+51 ms, a step 40 ms); inertia comes on top."""
 
 
 class WristFeedback:
