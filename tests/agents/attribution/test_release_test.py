@@ -309,3 +309,12 @@ def test_heat_map_is_a_small_picture(tmp_path):
     assert content.startswith(b"\x89PNG") and len(content) < 150_000
     with pytest.raises(ValueError, match="empty"):
         draw_heat_map(tmp_path / "map.png", [])
+
+
+def test_it_needs_no_torch_whose_threads_would_be_in_the_way():
+    code = """if True:
+        import sys
+        from dexcompose_agents.attribution.release_test import FingerMask, ReleaseTestConfig, run_release_test
+        (row,) = run_release_test("GraspBall", ReleaseTestConfig(rollouts=1, steps=20), masks=[FingerMask.parse("TH")])
+        assert row.rollouts == 1 and "torch" not in sys.modules"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
