@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from dexcompose_envs import FingerMask, env_id, hand
 from dexcompose_envs.episodes.phases import HOLD_STEPS, TRANSITION_STEPS
+from dexcompose_envs.scene.rendering import OffscreenRenderer
 
 COLOURS = {True: [0.95, 0.55, 0.15, 1.0], False: [0.25, 0.50, 0.90, 1.0]}
 """Of preserved and of released fingers."""
@@ -61,19 +62,17 @@ def main(config: Config) -> None:
     free = mask.action_mask_b()
     free[: hand.NUM_WRIST] = False
     model = coloured(env.scene.model, mask)
-    data, width, height = mujoco.MjData(model), *config.size
     camera = mujoco.MjvCamera()
     camera.azimuth, camera.elevation, camera.distance = 215.0, -5.0, 0.34
     pictures: list[NDArray[np.uint8]] = []
-    with mujoco.Renderer(model, height, width) as renderer:
-        for step in range(HOLD_STEPS + TRANSITION_STEPS):
-            share = np.clip((step - HOLD_STEPS) / (TRANSITION_STEPS / 2), 0.0, 1.0)
-            env.step(np.where(free, (1 - share) * stay + share * opened, stay))
-            if step in (0, HOLD_STEPS + TRANSITION_STEPS - 1):
-                env.load_into(data)
-                camera.lookat[:] = data.body("object").xpos + np.array([0.0, 0.0, 0.02])
-                renderer.update_scene(data, camera)
-                pictures.append(renderer.render().copy())
+    renderer = OffscreenRenderer(model, camera, *config.size)
+    for step in range(HOLD_STEPS + TRANSITION_STEPS):
+        share = np.clip((step - HOLD_STEPS) / (TRANSITION_STEPS / 2), 0.0, 1.0)
+        env.step(np.where(free, (1 - share) * stay + share * opened, stay))
+        if step in (0, HOLD_STEPS + TRANSITION_STEPS - 1):
+            camera.lookat[:] = env.sensors()["object_world_position"][0] + np.array([0.0, 0.0, 0.02])
+            pictures.append(renderer.render(env))
+    renderer.close()
     env.close()
     config.out.parent.mkdir(parents=True, exist_ok=True)
     imageio.imwrite(config.out, np.hstack(pictures))

@@ -14,6 +14,7 @@ from dexcompose_envs.actions import checked_actions, finite_actions
 from dexcompose_envs.arrays import choose, fresh, to_numpy
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes import base_shake, phases
+from dexcompose_envs.episodes.hidden_physics import LIMITS
 from dexcompose_envs.episodes.judge import Judge, Step, longest_episode
 from dexcompose_envs.episodes.restarts import Reports, Restarts
 from dexcompose_envs.episodes.rows import MEMORY_PARTS, PHYSICS_PARTS, FirstStates
@@ -247,7 +248,8 @@ class BatchedCore:
         flags = [xp.isfinite(value[index]) for value in self.observe().values()]
         # Held states are float32, whose targets may be rounded beyond their range.
         within = xp.abs(actions) <= 1.0 + 1e-6
-        flags += [self.judge.sound(self._elapsed)[index], within, self.get_state()[index] == state]
+        hidden = self.engine.constants.sound(self.engine.hidden()[index], LIMITS["mass"], LIMITS["friction"])
+        flags += [hidden, self.judge.sound(self._elapsed)[index], within, self.get_state()[index] == state]
         return all(bool(flag.all()) for flag in flags)
 
     def _put(self, state: Array, index: Array) -> None:

@@ -107,10 +107,7 @@ class ResidualBPolicy:
             ArtefactError: If the file is missing, damaged or not what was expected.
         """
         network, manifest = load_network(path, "residual_b", **expected)
-        facts = {name: manifest[name] for name in ("bound", "pair", "writes_all")}
-        # Files that don't say it yet have one output for each of the 28, and read the wrist's lead.
-        facts |= {"dimensions": hand.ACTION_NAMES, "wrist_error": False}
-        facts |= {name: manifest[name] for name in ("dimensions", "wrist_error") if name in manifest}
+        facts = {name: manifest[name] for name in ("bound", "pair", "writes_all", "dimensions", "wrist_error")}
         return cls(network.to(device), mask=FingerMask.parse(manifest["mask"]), **facts)
 
     def save(self, path: str | Path, network: ResidualNetwork, **facts: Any) -> None:

@@ -19,7 +19,8 @@ from dexcompose_envs.hand import FRICTION
 
 Range = tuple[float, float]
 PRESETS = ("nominal", "randomised")
-_LIMITS = {"mass": (0.05, 20.0), "friction": (0.01, 1.5)}
+LIMITS = {"mass": (0.05, 20.0), "friction": (0.01, 1.5)}
+"""Least and largest factor on the mass, and friction, that may be asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class HiddenPhysics:
         if not isinstance(option, Mapping):
             name = one_of("physics", option, PRESETS)
             return cls() if name == "randomised" else cls((1.0, 1.0), (FRICTION, FRICTION), own=False)
-        known = tuple(_LIMITS)
+        known = tuple(LIMITS)
         return cls(own=False, **{one_of("physics", name, known): _range(name, option[name]) for name in option})
 
     def sample(self, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -61,7 +62,7 @@ class HiddenPhysics:
 
 def _range(name: str, value: Any) -> Range:
     """A range from a number or two of them."""
-    least, most = _LIMITS[name]
+    least, most = LIMITS[name]
     pair = value if isinstance(value, (list, tuple)) else (value, value)
     if len(pair) != 2:
         raise UsageError(f"physics[{name!r}] is {value!r}; expected a number, or both ends of a range")

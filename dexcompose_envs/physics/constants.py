@@ -75,6 +75,17 @@ class Constants:
         values = [np.ravel(getattr(model, name)[index]) for name, (index, _) in self.fields.items()]
         return np.concatenate([value[:width] for value, width in zip(values, widths, strict=True)])
 
+    def sound(self, rows: Any, factor: tuple[float, float], friction: tuple[float, float]) -> Any:
+        """Whether rows (N, size) could be of draws within these ranges of mass factor and friction (N,), bool."""
+        nominal = self.nominal()[None]
+        good = (rows > 0.0).all(axis=1)
+        pairs = [(self.friction(rows), *friction)]
+        if self._body >= 0:
+            pairs.append((self.mass(rows) / float(self.mass(nominal)[0]), *factor))
+        for value, low, high in pairs:
+            good = good & (value >= low - 1e-6) & (value <= high + 1e-6)
+        return good
+
     def mass(self, rows: Any) -> Any:
         """Mass (N,) of the object in kg from rows (N, size); zeros where there is none."""
         if self._body < 0:

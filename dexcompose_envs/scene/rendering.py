@@ -55,7 +55,7 @@ class OffscreenRenderer:
 
     Args:
         model: The model.
-        camera: One of `CAMERAS`.
+        camera: One of `CAMERAS`, or a camera of one's own, which may move between pictures.
         width: Picture width, pixels.
         height: Picture height, pixels.
 
@@ -63,17 +63,22 @@ class OffscreenRenderer:
         UsageError: See `check_picture`.
     """
 
-    def __init__(self, model: mujoco.MjModel, camera: str = "overview", width: int = 640, height: int = 480) -> None:
-        camera, width, height = check_picture(camera, width, height)
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        camera: str | mujoco.MjvCamera = "overview",
+        width: int = 640,
+        height: int = 480,
+    ) -> None:
+        name, width, height = check_picture(camera if isinstance(camera, str) else "overview", width, height)
         self._model, self._rectangle = model, mujoco.MjrRect(0, 0, width, height)
-        self._scene, self._options, self._camera = (
-            mujoco.MjvScene(model, 10_000),
-            mujoco.MjvOption(),
-            mujoco.MjvCamera(),
-        )
+        self._scene, self._options = mujoco.MjvScene(model, 10_000), mujoco.MjvOption()
         self._options.geomgroup[3] = self._options.sitegroup[4] = 0
-        self._camera = mujoco.MjvCamera()
-        self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(camera).id
+        if isinstance(camera, mujoco.MjvCamera):
+            self._camera = camera
+        else:
+            self._camera = mujoco.MjvCamera()
+            self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(name).id
         self._context: mujoco.MjrContext | None = None
         self._free: Any = None
 

@@ -97,17 +97,6 @@ def test_a_file_says_what_it_moves_and_reads(tmp_path, wrist_error):
     torch.testing.assert_close(loaded.act(OBS, NOMINAL), policy.act(OBS, NOMINAL), rtol=2e-3, atol=1e-5)
 
 
-def test_a_file_that_says_neither_has_28_outputs_and_reads_the_lead(tmp_path):
-    plain = network(3, SIZE, 28, 0.1).half().float()
-    facts = {"kind": "residual_b", "pair": PAIR, "mask": str(MASK), "writes_all": False, "bound": [0.1] * 28}
-    plain.save(tmp_path / "old.safetensors", facts)
-    loaded = ResidualBPolicy.load(tmp_path / "old.safetensors")
-    loaded.reset(every(2))
-    seen = residual_b_features(OBS, NOMINAL, MASK, torch.zeros(2, 28), wrist_error=False)
-    said = normalised(torch.tensor(MASK.action_mask_b()) * 0.1 * torch.tanh(plain.mean(seen)))
-    torch.testing.assert_close(loaded.act(OBS, NOMINAL), said.detach(), rtol=1e-2, atol=1e-4)
-
-
 def test_a_silenced_network_says_exactly_nothing():
     loud = network(4, 9, 3, 1.0)
     assert loud.mean(torch.ones(2, 9)).all()

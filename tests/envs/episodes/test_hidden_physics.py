@@ -162,3 +162,23 @@ def test_an_object_in_the_hand_never_flies(skill, held_library):
         fastest = max(fastest, float(np.linalg.norm(velocity, axis=1).max()))
     assert 0.01 < fastest < 3.0
     venv.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"), [("body_mass", -1.0), ("body_mass", 30.0), ("geom_friction", 5.0), ("dof_M0", 0.0)]
+)
+def test_a_state_whose_masses_or_friction_make_no_sense_is_refused(name, factor, held_library):
+    """They are finite, and MuJoCo would go on with them."""
+    venv = worlds(BALL, 2, held_states=held_library("GraspBall"), held_split="all", start="held")
+    venv.reset(seed=0)
+    core = venv.unwrapped.core
+    state = core.get_state()
+    row, columns = core.engine.hidden()[1], core.engine.constants.fields[name][1]
+    first = core._tag.width + core.engine.state_size - core.engine.constants.size
+    np.testing.assert_array_equal(state[1, first : first + len(row)], row)
+    wrong = state.copy()
+    wrong[1, first + columns.start : first + columns.stop] *= factor
+    with pytest.raises(ValueError, match="state holds numbers that no state of this environment has"):
+        venv.unwrapped.set_state(wrong)
+    np.testing.assert_array_equal(core.get_state(), state)
+    venv.close()
