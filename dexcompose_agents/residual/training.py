@@ -15,9 +15,13 @@ from dexcompose_agents.residual.residual_b import ResidualBPolicy
 from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask
+from dexcompose_agents.rl.actor_critic import DeterministicPolicy
 from dexcompose_agents.rl.learners import LEARNER_SETTINGS, find_learner
+from dexcompose_agents.rl.policy_evaluation import CONFIRMATION_SEED, evaluate
 from dexcompose_agents.rl.residual_network import ResidualNetwork
+from dexcompose_agents.rl.rollout import RolloutEnv
 from dexcompose_agents.rl.trainer import ProgressCallback
+from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import __version__, parse_pair
 from dexcompose_envs.artefacts import checksum
 from dexcompose_envs.errors import UsageError
@@ -77,7 +81,8 @@ def train_residual_b(
 ) -> ResidualBPolicy:
     """Trains residual B on top of frozen pi_B and stabiliser A, or goes on as `train_stabiliser` does.
 
-    What comes out is no residual at all, exactly zero, unless the best one succeeded more often than that.
+    What comes out is no residual at all, exactly zero, unless the best one succeeds more often than that on episodes by
+    which nothing was chosen, twice as many as those that ranked it.
 
     Args:
         pair: Such as "GraspBall-PushButton".
@@ -129,7 +134,8 @@ def _train(
 ) -> tuple[ResidualNetwork, dict[str, Any]]:
     """The best network, and what made it and how it compared with no residual at all; closes the task.
 
-    With `must_win` a network that is no better than no residual by the first of the scores is silenced.
+    With `must_win` a network that is no better than no residual by the first of the scores, on episodes of its own for
+    this comparison, is silenced.
     """
     try:
         env = task.worlds.env.unwrapped
@@ -142,15 +148,16 @@ def _train(
             task, config.learning, out=out, score=score, progress=progress, identity={**identity, **origin}
         )
         network = learner.train(max_minutes)
+        facts: dict[str, Any] = {"evaluation": dict(learner.best_evaluation())}
+        if must_win:
+            facts["confirmation"] = again = _confirmation(task, network, 2 * config.learning.evaluation_rounds)
+            facts["kept"] = again[f"composed_{score[0]}"] > again[f"base_{score[0]}"]
     finally:
         task.close()
-    device, evaluation = learner.device, dict(learner.best_evaluation())
-    kept = not must_win or evaluation[f"composed_{score[0]}"] > evaluation[f"base_{score[0]}"]
-    if not kept:
+    if not facts.get("kept", True):
         network = copy.deepcopy(network)
         network.silence()
-        base = {name: value for name, value in evaluation.items() if name.startswith("base_")}
-        evaluation |= {name.replace("base", "composed", 1): value for name, value in base.items()}
+    device = learner.device
     return network, {
         **origin,
         "config": {**settings, "num_threads": config.num_threads, learner.SETTINGS: asdict(config.learning)},
@@ -160,9 +167,22 @@ def _train(
         "iterations": learner.iteration,
         "steps": learner.iteration * config.learning.horizon * config.learning.num_envs,
         "seconds": round(learner.seconds, 1),
-        **({"kept": kept} if must_win else {}),
-        "evaluation": {name: round(value, 5) for name, value in evaluation.items()},
+        **{name: _rounded(fact) if isinstance(fact, dict) else fact for name, fact in facts.items()},
     }
+
+
+def _confirmation(task: RolloutEnv, network: ResidualNetwork, rounds: int) -> dict[str, float]:
+    """How no residual and the network do on episodes that nothing was chosen by, `rounds` in each world."""
+    policy, row = DeterministicPolicy(copy.deepcopy(network).to(task.device)), dict[str, float]()
+    with one_thread(task.device):
+        for arm, acting in {"base": None, "composed": policy}.items():
+            seen = evaluate(task, acting, rounds, CONFIRMATION_SEED)
+            row |= {f"{arm}_{name}": value for name, value in seen.items()}
+    return {"episodes": float(rounds * task.num_envs), **row}
+
+
+def _rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 5) for name, value in numbers.items()}
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

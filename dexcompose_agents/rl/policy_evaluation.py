@@ -10,6 +10,10 @@ from torch import Tensor
 from dexcompose_agents.rl.rollout import RolloutEnv
 
 EVALUATION_SEED = 900_000_000
+"""First seed of the episodes by which checkpoints are ranked."""
+CONFIRMATION_SEED = 950_000_000
+"""First seed of those by which the best of them is compared with no residual: the best of several looks better by the
+episodes that chose it than it is."""
 
 Policy = Callable[[Tensor], Tensor]
 """Maps observations (N, d) to residuals u (N, k), both on the task's device."""

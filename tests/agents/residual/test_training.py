@@ -15,6 +15,7 @@ from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention_reward
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
 from dexcompose_agents.rl.actor_critic import ActorCritic
+from dexcompose_agents.rl.policy_evaluation import CONFIRMATION_SEED, EVALUATION_SEED
 from dexcompose_agents.rl.rollout import RolloutEnv
 from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_envs.composition.interactor import Nominal
@@ -308,19 +309,26 @@ def test_train_residual_b_learns_from_interaction_only(tmp_path):
 
 @pytest.mark.parametrize(("success", "kept"), [((0.5, 0.5), False), ((0.5, 0.25), False), ((0.5, 0.75), True)])
 def test_a_residual_ships_only_if_it_succeeds_more_often_than_none(tmp_path, monkeypatch, success, kept):
-    """Whatever its return, which is better here in every case."""
-    found = iter(success)
+    """Whatever its return, which is better here in every case, and on episodes that did not choose it."""
+    ranked, afresh = iter((0.5, 0.9)), iter(success)
+    seeds = []
 
-    def evaluate(env, policy, rounds):
+    def evaluate(env, policy, rounds, seed=EVALUATION_SEED):
+        seeds.append((seed, rounds))
+        found = ranked if seed == EVALUATION_SEED else afresh
         return {"return": float(policy is not None), "success": next(found)}
 
-    monkeypatch.setattr("dexcompose_agents.rl.trainer.evaluate", evaluate)
+    for module in ("rl.trainer", "residual.training"):
+        monkeypatch.setattr(f"dexcompose_agents.{module}.evaluate", evaluate)
     config = residual_b_preset("test")
     config = replace(config, ppo=replace(config.ppo, horizon=60, total_steps=120))
     train_residual_b(PAIR, MASK, RepeatingPolicy(), None, config, tmp_path, max_episode_steps=60)
     network, manifest = ActorCritic.load(tmp_path / "residual_b.safetensors", "residual_b")
     assert manifest["kept"] is kept
-    assert manifest["evaluation"]["composed_success"] == (success[1] if kept else success[0])
+    assert seeds == 2 * [(EVALUATION_SEED, 1)] + 2 * [(CONFIRMATION_SEED, 2)]
+    assert manifest["evaluation"]["composed_success"] == 0.9
+    found = {"base_success": success[0], "composed_success": success[1], "episodes": 4.0}
+    assert manifest["confirmation"].items() >= found.items()
     assert bool(network.mean_layer.weight.any()) is kept
 
 
