@@ -171,6 +171,10 @@ class ResidualBConfig(ResidualConfig):
     wrist_error: bool = True
     """Whether the residual sees how far the wrist is from where it was last told to be, which is its tremble and its
     lag; without it, how far it is from where it is told to go next, which mixes these with its motion."""
+    joint: bool = False
+    """Whether stabiliser A, frozen otherwise, is fine-tuned beside residual B, by the same reward; PPO only."""
+    joint_learning_rate: float = 1e-4
+    """Adam's step size for it."""
     episode_steps: int | None = None
     """Control steps after which an episode is cut short; None: that of the pair."""
 
@@ -182,6 +186,10 @@ class ResidualBConfig(ResidualConfig):
             require(bound is None or bound >= 0.0, name, bound, "a bound of at least 0, or None for the skill's")
         require(self.approach_scale >= 0.0, "approach_scale", self.approach_scale, "a number of at least 0 per m")
         one_of("residual_writes", self.residual_writes, ("released", "all"))
+        require(
+            not self.joint or self.learner == "ppo", "learner", self.learner, "'ppo', which alone trains both (joint)"
+        )
+        require(self.joint_learning_rate > 0.0, "joint_learning_rate", self.joint_learning_rate, "a positive number")
         if self.dimensions is not None:
             require(len(self.dimensions) > 0, "dimensions", self.dimensions, "'wrist', 'fingers', both, or None")
             for name in self.dimensions:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dexcompose_agents.rl.actor_critic import DeterministicPolicy
 from dexcompose_agents.rl.networks import load_network
+from dexcompose_agents.rl.policy_evaluation import Policy
 from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.runtime.devices import Observation, as_given, to_tensors
 from dexcompose_envs import hand
@@ -116,8 +117,9 @@ class StabiliserPolicy:
             got = f"{network.observation_size} -> {network.action_size}"
             raise UsageError(f"the stabiliser's network maps {got} numbers; expected {expected[0]} -> {expected[1]}")
         self.bound, self.masks, self.skill = float(bound), tuple(masks), skill
-        self._policy = DeterministicPolicy(network)
-        self.device, self.weights_hash = self._policy.device, self._policy.weights_hash
+        self.network, policy = network, DeterministicPolicy(network)
+        self._policy: Policy = policy
+        self.device, self.weights_hash = policy.device, policy.weights_hash
         self._observer: StabiliserObserver | None = None
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 import torch
 
 from dexcompose_agents.rl.off_policy import SAC, TQC, CrossQ
+from dexcompose_agents.rl.policy_evaluation import EVALUATION_SEED, Policy
 from dexcompose_agents.rl.ppo import PPO
 from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.rl.rollout import RolloutEnv
@@ -47,6 +48,12 @@ class Learner(Protocol):
 
     def train(self, max_minutes: float | None = None) -> ResidualNetwork:
         """Trains until the budget is spent, or goes on; returns the best policy of all evaluations."""
+        ...
+
+    def evaluate(
+        self, policy: Policy | None, *, rounds: int | None = None, seed: int = EVALUATION_SEED
+    ) -> dict[str, float]:
+        """See `Trainer.evaluate`."""
         ...
 
     def best_evaluation(self) -> dict[str, float]:

@@ -7,7 +7,8 @@ import csv
 import io
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from dexcompose_agents.artefacts.checkpoints import load_state, save_state
 from dexcompose_agents.rl.actor_critic import DeterministicPolicy
-from dexcompose_agents.rl.policy_evaluation import Policy, evaluate
+from dexcompose_agents.rl.policy_evaluation import EVALUATION_SEED, Policy, evaluate
 from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.rl.rollout import RolloutEnv
 from dexcompose_agents.runtime.devices import find_device, tensor_cores
@@ -127,6 +128,10 @@ class Trainer(ABC):
     def _iterate(self, observation: Tensor) -> tuple[Tensor, dict[str, float]]:
         """One iteration from observations (N, d); returns the next ones and numbers to log."""
 
+    def _keep(self, network: ResidualNetwork) -> None:
+        """Remembers the policy as it is now as the best."""
+        self.best_network.load_state_dict(network.state_dict())
+
     def _saved(self, state: dict[str, Any]) -> dict[str, Any]:
         """A state as a checkpoint holds it."""
         return state
@@ -154,9 +159,7 @@ class Trainer(ABC):
             self._restore(self._complete)  # The call before was stopped while it put things right.
         self._complete = self._state()
         try:
-            device = self.device
-            # The task's device: also beside a network on a GPU, torch has much to do for worlds on the CPU.
-            with one_thread(self.env.device), tensor_cores(device), torch.autocast(device.type, enabled=False):
+            with self._computing():
                 while True:
                     evaluated = self._evaluate_if_due()
                     if self._spent():
@@ -206,15 +209,26 @@ class Trainer(ABC):
             observation = self.env.reset(self.config.seed)
         return observation
 
-    def evaluate(self, policy: Policy | None) -> dict[str, float]:
-        """Mean return and metrics over fixed episodes, `evaluation_rounds` per world, each counted once.
+    def evaluate(
+        self, policy: Policy | None, *, rounds: int | None = None, seed: int = EVALUATION_SEED
+    ) -> dict[str, float]:
+        """Mean return and metrics over fixed episodes, each counted once.
 
         Args:
             policy: Maps observations (N, d) to residuals u (N, k), on `config.device`; None for the base arm, u = 0.
+            rounds: Episodes per world; None: `evaluation_rounds`.
+            seed: The first episode's; the others' follow it.
         """
         env, device = self.env, self.device
         act = None if policy is None else lambda observation: policy(observation.to(device)).to(env.device)
-        return evaluate(env, act, self.config.evaluation_rounds)
+        with self._computing():
+            return evaluate(env, act, rounds or self.config.evaluation_rounds, seed)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        # The task's device: also beside a network on a GPU, torch has much to do for worlds on the CPU.
+        with one_thread(self.env.device), tensor_cores(self.device), torch.autocast(self.device.type, enabled=False):
+            yield
 
     def _evaluate_if_due(self) -> bool:
         """Judges the policy on fixed episodes, keeps it if it is the best so far, and writes a checkpoint."""
@@ -235,7 +249,7 @@ class Trainer(ABC):
         row |= {f"base_{name}": value for name, value in base.items()}
         row |= {f"composed_{name}": value for name, value in composed.items()}
         if best is None or self._rank(row) > best:
-            self.best_network.load_state_dict(network.state_dict())
+            self._keep(network)
         self.evaluations.append(row)
         self._complete = self._state()
         self._save(self._complete)

@@ -318,8 +318,7 @@ def test_a_residual_ships_only_if_it_succeeds_more_often_than_none(tmp_path, mon
         found = ranked if seed == EVALUATION_SEED else afresh
         return {"return": float(policy is not None), "success": next(found)}
 
-    for module in ("rl.trainer", "residual.training"):
-        monkeypatch.setattr(f"dexcompose_agents.{module}.evaluate", evaluate)
+    monkeypatch.setattr("dexcompose_agents.rl.trainer.evaluate", evaluate)
     config = residual_b_preset("test")
     config = replace(config, ppo=replace(config.ppo, horizon=60, total_steps=120))
     train_residual_b(PAIR, MASK, RepeatingPolicy(), None, config, tmp_path, max_episode_steps=60)
