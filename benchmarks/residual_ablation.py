@@ -1,4 +1,4 @@
-"""Which settings of residual B matter: trains with all of them, and with each turned back to its old value.
+"""Which settings of residual B matter: trains with all of them, and with each turned back to the published value.
 
     python benchmarks/residual_ablation.py --seeds 0 1 --out runs/residual_ablation
     python benchmarks/residual_ablation.py --pairs GraspBall-PushButton --steps 60000 --settings new gamma
@@ -38,14 +38,15 @@ FIRST_SEED = 2**29
 OLD: Mapping[str, Mapping[str, Any]] = {
     "gamma": {"ppo": {"gamma": 0.99}},
     "gae_lambda": {"ppo": {"gae_lambda": 0.95}},
-    "learning_rate": {"ppo": {"learning_rate": 3e-4}},
-    "initial_log_std": {"ppo": {"initial_log_std": -1.5}},
-    "target_kl": {"ppo": {"target_kl": 0.02}},
+    "anneal": {"ppo": {"anneal": False}},
+    "target_kl": {"ppo": {"target_kl": None}},
     "approach": {"approach_scale": 0.0},
+    "tracking": {"tracking_scale": 0.0},
+    "shortcut": {"shortcut": False},
     "dimensions": {"dimensions": ("wrist", "fingers")},
     "wrist_error": {"wrist_error": False},
 }
-"""What each setting was before, by its name here."""
+"""Each setting as published, or as the paper's text suggests where it is silent, by its name here."""
 SETTINGS = ("new", *OLD, "old")
 """All as they are now, each alone turned back, all turned back."""
 

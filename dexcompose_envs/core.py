@@ -156,7 +156,7 @@ class BatchedCore:
         actions, spoilt = finite_actions(actions, self._memory["previous_action"], self.arrays)
         targets = self._low + 0.5 * (actions + 1.0) * (self._high - self._low)
         wrist, fingers = targets[:, : hand.NUM_WRIST], targets[:, hand.NUM_WRIST :]
-        wrist = wrist + base_shake.offset(self._memory["shake"], self._elapsed)
+        wrist = wrist + self.wrist_shake()
         targets = xp.concat([wrist, fingers], axis=-1)
         diverged = self.engine.step(xp.minimum(xp.maximum(targets, self._low), self._high))
         self._elapsed = self._elapsed + 1
@@ -168,6 +168,10 @@ class BatchedCore:
         if self.arrays.device is not None:
             self._check_late(self._restarts.report(spoilt, self.engine.problem()))
         return result
+
+    def wrist_shake(self) -> Array:
+        """By how much the next step's wrist targets will be off (N, 6), m and rad."""
+        return base_shake.offset(self._memory["shake"], self._elapsed)
 
     def _check_late(self, reports: Reports) -> None:
         """Raises what the device has reported since the last call."""

@@ -145,6 +145,13 @@ class Face:
         groups = self.core.snapshot().sensors
         return {name: np.array(to_numpy(value), np.float64) for name, value in groups.items()}
 
+    def wrist_shake(self) -> Any:
+        """By how much base shake will shift the next step's wrist targets (N, 6), m and rad, where actions live.
+
+        No observation tells it; it is there for training, which may pay for what makes up for it.
+        """
+        return self.core.wrist_shake()
+
     def load_into(self, data: Any, world: int = 0) -> None:
         """Copies one world's state into an `MjData` of `scene.model`, for a viewer."""
         self.core.engine.load_into(data, world)

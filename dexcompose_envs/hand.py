@@ -54,6 +54,10 @@ FINGER_KP, FINGER_KV = 3.0, 0.1
 WRIST_FORCE_LIMITS = np.array([80.0, 80.0, 80.0, 8.0, 8.0, 8.0])
 _WRIST_KP = np.array([1500.0, 1500.0, 1500.0, 40.0, 40.0, 40.0])
 _WRIST_KV = np.array([80.0, 80.0, 80.0, 2.0, 2.0, 2.0])
+_WRIST_DAMPING = np.array([1.0, 1.0, 1.0, 0.05, 0.05, 0.05])
+WRIST_LAG = (_WRIST_KV + _WRIST_DAMPING) / _WRIST_KP
+"""Seconds by which a steadily moving wrist is behind its targets (6,): without load it heads for where it is plus its
+velocity times this."""
 
 # q_open of Eq. 5 (rad): straight fingers, thumb swung out to the side.
 OPEN_FINGERS = np.array([0.0, 0.1, 0.1, 0.1] * 3 + [0.0, 0.0, 0.1, 0.1, 0.1] + [0.5, 0.0, -0.2, -0.5, 0.0])
@@ -158,7 +162,7 @@ def _hand_xml(first_body: str | None) -> str:
         ET.SubElement(
             parent, "joint", name=name, type="slide" if slide else "hinge", axis=axis,
             range=f"{WRIST_LOW[i]} {WRIST_HIGH[i]}", armature="0.2" if slide else "0.01",
-            damping="1" if slide else "0.05",
+            damping=f"{_WRIST_DAMPING[i]:g}",
         )  # fmt: skip
     parent.append(palm)
     return ET.tostring(model, encoding="unicode").replace("robot0:", "")

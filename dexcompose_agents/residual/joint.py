@@ -13,7 +13,7 @@ from torch import Tensor
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
 from dexcompose_agents.rl.policy_evaluation import EVALUATION_SEED, Policy
-from dexcompose_agents.rl.policy_update import improve
+from dexcompose_agents.rl.policy_update import improve, set_learning_rate
 from dexcompose_agents.rl.ppo import PPO
 from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.rl.rollout import Rollout
@@ -98,7 +98,7 @@ class JointPPO(PPO):
     def __init__(
         self, env: Any, config: Any, *, partner: TunedStabiliser, partner_learning_rate: float, **options: Any
     ) -> None:
-        self.partner = partner
+        self.partner, self.partner_learning_rate = partner, partner_learning_rate
         self.partner_optimizer = torch.optim.Adam(partner.tuned.parameters(), lr=partner_learning_rate, eps=1e-5)
         self.best_partner = copy.deepcopy(partner.tuned)
         super().__init__(env, config, **options)
@@ -129,8 +129,9 @@ class JointPPO(PPO):
         self.partner.play("exploring")
         return super()._collect(observation)
 
-    def _update(self, rollout: Rollout) -> dict[str, float]:
-        row = super()._update(rollout)
+    def _update(self, rollout: Rollout, pace: float = 1.0) -> dict[str, float]:
+        row = super()._update(rollout, pace)
+        set_learning_rate(self.partner_optimizer, pace * self.partner_learning_rate)
         features, actions, log_probs = (
             torch.stack(each).to(self.device) for each in zip(*self.partner.seen, strict=True)
         )

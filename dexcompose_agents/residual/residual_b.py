@@ -21,15 +21,22 @@ from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT, bounded, nor
 from dexcompose_envs.composition.interactor import Nominal
 from dexcompose_envs.composition.masks import OwnedDimensions, mask_arrays, writable
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.observations import HAND_CONTEXT, layout_of
+from dexcompose_envs.observations import HAND_CONTEXT, VELOCITY_SCALE, layout_of
 from dexcompose_envs.ownership import FingerMask
 
 ERROR_SCALE = 10.0
 """What the wrist's error, in m and rad, is multiplied by to be of order one."""
 _SCALE = Constant((ERROR_SCALE / NORMALISED_PER_UNIT[: hand.NUM_WRIST]).astype(np.float32))
-_TOLD = layout_of(HAND_CONTEXT)["previous_action"]
-_TOLD_WRIST = slice(_TOLD.start, _TOLD.start + hand.NUM_WRIST)
-"""Where a context, which begins with the hand's, has the wrist's last target."""
+_LAG = Constant((ERROR_SCALE / VELOCITY_SCALE * hand.WRIST_LAG).astype(np.float32))
+
+
+def _of_wrist(term: str) -> slice:
+    """Where a context, which begins with the hand's, has a term of the wrist."""
+    start = layout_of(HAND_CONTEXT)[term].start
+    return slice(start, start + hand.NUM_WRIST)
+
+
+_TOLD, _VELOCITY = _of_wrist("previous_action"), _of_wrist("joint_velocity")
 
 
 def residual_b_features(
@@ -37,9 +44,9 @@ def residual_b_features(
 ) -> Tensor:
     """Features (N, d): B's task state, the composite context, a_B, the wrist's error, a_B's lead, m*, last residual.
 
-    The wrist's error (N, 6), 10 x m and 10 x rad, is its last target minus its place: the base's tremble is in no
-    target, so it shows here, beside the wrist's lag. The lead (N, 22), normalised, is how far released fingers are from
-    where they are told to go next. Without `wrist_error` the wrist's lead takes its error's place.
+    The wrist's error (N, 6), 10 x m and 10 x rad, is its last target minus where it heads by its place, its velocity
+    and its lag: the base's tremble is in no target, so it shows here. The lead (N, 22), normalised, is how far released
+    fingers are from where they are told to go next. Without `wrist_error` the wrist's lead takes its error's place.
 
     a_B is from `nominal`; `previous` is the last residual (N, 28), m and rad.
     """
@@ -48,8 +55,10 @@ def residual_b_features(
     place = obs["task_b"][:, : hand.NUM_ACTIONS]
     lead = (action - place) * fingers.action_b
     if wrist_error:
-        error = obs["context"][:, _TOLD_WRIST] - place[:, : hand.NUM_WRIST]
-        lead = torch.cat([error * _SCALE.like(error), lead[:, hand.NUM_WRIST :]], dim=1)
+        context, there = obs["context"], place[:, : hand.NUM_WRIST]
+        ahead = context[:, _VELOCITY] * _LAG.like(there)
+        error = (context[:, _TOLD] - there) * _SCALE.like(there) - ahead
+        lead = torch.cat([error, lead[:, hand.NUM_WRIST :]], dim=1)
     bits = fingers.bits.expand(len(action), -1)
     return torch.cat([obs["task_b"], obs["context"], action * fingers.action_b, lead, bits, previous], dim=1)
 
@@ -57,6 +66,12 @@ def residual_b_features(
 def residual_b_size(task_b_size: int, context_size: int) -> int:
     """Number of features for observations of these sizes."""
     return task_b_size + context_size + 3 * hand.NUM_ACTIONS + len(hand.FINGERS)
+
+
+def wrist_error_columns(size: int) -> tuple[int, int]:
+    """First column of the wrist's error among so many features, and the column after its last."""
+    first = size - 2 * hand.NUM_ACTIONS - len(hand.FINGERS)
+    return first, first + hand.NUM_WRIST
 
 
 class ResidualBPolicy:

@@ -15,6 +15,7 @@ from dexcompose_agents.residual.residual_b import (
     residual_b_features,
     residual_b_size,
     residual_dimensions,
+    wrist_error_columns,
 )
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.worlds import TensorWorlds
@@ -33,16 +34,29 @@ if TYPE_CHECKING:
 
 
 def composite_reward(
-    progress: Tensor, success: Tensor, approach: Tensor, distance: Tensor, residual: Tensor, config: ResidualBConfig
-) -> Tensor:
+    progress: Tensor, success: Tensor, approach: Tensor, astray: Tensor, distance: Tensor, residual: Tensor,
+    config: ResidualBConfig,
+) -> Tensor:  # fmt: skip
     """Eq. 14, `R_B = R_taskB - beta |p_obj - p_palm| - alpha |delta_B|^2`, (N,), with delta_B (N, 28), m and rad.
 
     `R_taskB` is the scaled `progress` of B in this step (at most 1 in an episode) plus a bonus for composite `success`
-    (0 or 1), minus the scaled `approach` (m), how far the hand is from where B needs it; `distance` (m) is that of the
-    object from its hold target in the palm frame, (N,) all.
+    (0 or 1), minus the scaled `approach` (m), how far the hand is from where B needs it, minus the scaled `astray`,
+    see `wrist_astray`; `distance` (m) is that of the object from its hold target in the palm frame, (N,) all.
     """
-    task = config.progress_scale * progress + config.success_bonus * success - config.approach_scale * approach
+    task = config.progress_scale * progress + config.success_bonus * success
+    task = task - config.approach_scale * approach - config.tracking_scale * astray
     return task - config.beta * distance - config.alpha * residual.square().sum(dim=1)
+
+
+def wrist_astray(residual: Tensor, shake: Tensor, bound: Tensor) -> Tensor:
+    """How far the wrist is sent from where pi_B would have it: squared, in units of beta_B, summed over 6 dimensions.
+
+    That is by the residual (N, 28) and by what the base adds unasked, `shake` (N, 6), m and rad; dimensions that the
+    residual may not move (`bound` (28,) is 0) don't count.
+    """
+    wrist = slice(0, hand.NUM_WRIST)
+    share = torch.where(bound[wrist] > 0, 1.0 / bound[wrist].clamp(min=1e-6), 0.0)
+    return ((residual[:, wrist] + shake) * share).square().sum(dim=1)
 
 
 class ResidualBTask:
@@ -87,6 +101,9 @@ class ResidualBTask:
         self.dimensions = residual_dimensions(config.moves(interaction), mask, writes)
         self._owned, self.action_size = dimensions_named(self.dimensions), len(self.dimensions)
         self.bound = bound_of(config, interaction).to(device)
+        self._wrist_bound = self.bound * self._owned.spread(torch.ones(1, self.action_size, device=device))[0]
+        if config.wrist_error and config.shortcut:
+            self.shortcut = wrist_error_columns(self.observation_size)
         self.composer = Composer(
             CompositionTask.of_env(self.worlds.env), mask, [base_policy], stabiliser,
             residual_writes_all=writes == "all",
@@ -109,6 +126,8 @@ class ResidualBTask:
         """Executes residuals u (N, k)."""
         nominal, config = self._nominal, self.config
         residual = bounded(self._owned.spread(action), self.bound, self.composer.writable(nominal))
+        astray = wrist_astray(residual, self.worlds.wrist_shake(), self._wrist_bound)
+        astray = torch.where(nominal.interacting, astray, 0.0)
         moved = self.worlds.step(self.composer.compose(self._obs, nominal, normalised(residual)))
 
         unstable, held = moved.flag("unstable"), moved.flag("task_a_held")
@@ -116,7 +135,7 @@ class ResidualBTask:
         lost = moved.terminated & ~held & ~unstable
         progress, approach = moved.number("reward_terms/progress"), moved.number("approach")
         approach = torch.where(nominal.interacting, approach, 0.0)
-        reward = composite_reward(progress, success, approach, distance, residual, config)
+        reward = composite_reward(progress, success, approach, astray, distance, residual, config)
         reward = reward - config.drop_penalty * lost.float()
 
         self._previous = residual

@@ -59,6 +59,10 @@ class TensorWorlds:
         """Starts new episodes in all worlds; world i is seeded `seed + i`."""
         return to_tensors(self.env.reset(seed=seed)[0], self.device)
 
+    def wrist_shake(self) -> Tensor:
+        """By how much the next step's wrist targets will be off (N, 6), m and rad, float32; no observation tells."""
+        return torch.as_tensor(self.env.unwrapped.wrist_shake(), dtype=torch.float32, device=self.device)
+
     def step(self, action: Tensor) -> Moved:
         """Executes normalised targets (N, 28) for one control step."""
         obs, _, terminated, truncated, info = self.env.step(action if self._takes_tensors else action.numpy())

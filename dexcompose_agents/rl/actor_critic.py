@@ -16,6 +16,9 @@ from dexcompose_agents.runtime.threads import one_thread
 
 HIDDEN = (256, 256, 128)
 INITIAL_LOG_STD = -1.5
+SHORTCUT_GAIN = 30.0
+"""What a shortcut's inputs are multiplied by. Adam moves all weights at one pace, and the residual follows hundreds of
+the trunk's but few of the shortcut's; with this a step of the latter changes it as much."""
 _PLAIN: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
@@ -26,7 +29,16 @@ class ActorCritic(ResidualNetwork):
     at the start, so that the mean residual is exactly zero; the log standard deviation is a free parameter. Whoever
     executes u bounds it as `bound * tanh(u)` (Eqs. 7 and 10). The value head predicts normalised returns, so that the
     value loss does not drown the policy's gradient in the shared trunk, whatever the reward's unit.
-    `PPOConfig` says what `hidden` and `initial_log_std` are.
+
+    With a `shortcut` the mean also follows some components of the normalised observation directly, by a linear layer
+    that is zero at the start: a feedback from what the task knows to be an error is a matter of a few weights then.
+
+    Args:
+        observation_size: d.
+        action_size: k.
+        hidden: See `PPOConfig`.
+        initial_log_std: See `PPOConfig`.
+        shortcut: First column of these components, and the column after their last; None for no shortcut.
     """
 
     NAME = "actor_critic"
@@ -43,9 +55,10 @@ class ActorCritic(ResidualNetwork):
         action_size: int,
         hidden: Sequence[int] = HIDDEN,
         initial_log_std: float = INITIAL_LOG_STD,
+        shortcut: Sequence[int] | None = None,
     ) -> None:
         super().__init__(observation_size, action_size)
-        self.hidden = tuple(hidden)
+        self.hidden, self.shortcut = tuple(hidden), None if shortcut is None else tuple(shortcut)
         self.register_buffer("return_mean", torch.zeros((), **_PLAIN))
         self.register_buffer("return_std", torch.zeros((), **_PLAIN))  # 0: nothing seen yet, values are as they come.
         layers: list[nn.Module] = []
@@ -60,6 +73,10 @@ class ActorCritic(ResidualNetwork):
         self.mean_layer = nn.Linear(width, action_size, **_PLAIN)
         nn.init.zeros_(self.mean_layer.weight)
         nn.init.zeros_(self.mean_layer.bias)
+        if self.shortcut is not None:
+            first, end = self.shortcut
+            self.direct_layer = nn.Linear(end - first, action_size, bias=False, **_PLAIN)
+            nn.init.zeros_(self.direct_layer.weight)
         self.log_std = nn.Parameter(torch.full((action_size,), float(initial_log_std), **_PLAIN))
         self.value_layer = nn.Linear(width, 1, **_PLAIN)
         nn.init.orthogonal_(self.value_layer.weight, 1.0)
@@ -67,9 +84,13 @@ class ActorCritic(ResidualNetwork):
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Mean residual (..., k) and value (...) of observations (..., d)."""
-        features = self.trunk(self.normalizer(observation))
-        value = self.value_layer(features).squeeze(-1)
-        return self.mean_layer(features), value * self._return_scale() + self.return_mean
+        seen = self.normalizer(observation)
+        features = self.trunk(seen)
+        mean, value = self.mean_layer(features), self.value_layer(features).squeeze(-1)
+        if self.shortcut is not None:
+            first, end = self.shortcut
+            mean = mean + self.direct_layer(SHORTCUT_GAIN * seen[..., first:end])
+        return mean, value * self._return_scale() + self.return_mean
 
     def _return_scale(self) -> Tensor:
         return torch.where(self.return_std > 0, self.return_std, torch.ones_like(self.return_std))
@@ -97,6 +118,8 @@ class ActorCritic(ResidualNetwork):
         """Makes the mean residual exactly zero again, as it was at the start."""
         nn.init.zeros_(self.mean_layer.weight)
         nn.init.zeros_(self.mean_layer.bias)
+        if self.shortcut is not None:
+            nn.init.zeros_(self.direct_layer.weight)
 
     def sample(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """Draws residuals (..., k) around their means (..., k)."""
@@ -115,7 +138,8 @@ class ActorCritic(ResidualNetwork):
     def sizes(self) -> dict[str, Any]:
         """See `ResidualNetwork`."""
         sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
-        return {**sizes, "hidden": [*self.hidden]}
+        shortcut = {} if self.shortcut is None else {"shortcut": [*self.shortcut]}
+        return {**sizes, "hidden": [*self.hidden], **shortcut}
 
 
 class DeterministicPolicy:

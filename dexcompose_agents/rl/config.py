@@ -22,6 +22,8 @@ class PPOConfig:
     """Budget in seconds of training, resumed parts included; None for no limit."""
     learning_rate: float = 3e-4
     """Adam's step size."""
+    anneal: bool = False
+    """Whether the step size falls evenly to zero over the budget of steps."""
     clip: float = 0.2
     """The probability ratio is clipped to [1 - clip, 1 + clip]."""
     gae_lambda: float = 0.95

@@ -13,6 +13,12 @@ _PER_BATCH = ("policy_loss", "value_loss", "kl", "clip_fraction")
 _KL = _PER_BATCH.index("kl")
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Step size of all that an optimiser moves."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 @torch.inference_mode(False)
 @torch.enable_grad()
 def improve(

@@ -13,7 +13,7 @@ from torch import Tensor
 from dexcompose_agents.rl.actor_critic import ActorCritic
 from dexcompose_agents.rl.config import PPOConfig
 from dexcompose_agents.rl.policy_evaluation import total_where
-from dexcompose_agents.rl.policy_update import improve
+from dexcompose_agents.rl.policy_update import improve, set_learning_rate
 from dexcompose_agents.rl.rollout import Rollout
 from dexcompose_agents.rl.trainer import Trainer
 
@@ -35,7 +35,10 @@ class PPO(Trainer):
         env, config = self.env, self.config
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
-            network = ActorCritic(env.observation_size, env.action_size, config.hidden, config.initial_log_std)
+            network = ActorCritic(
+                env.observation_size, env.action_size, config.hidden, config.initial_log_std,
+                getattr(env, "shortcut", None),
+            )  # fmt: skip
         self.network = network.to(self.device)
         self.best_network = copy.deepcopy(self.network)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
@@ -52,7 +55,8 @@ class PPO(Trainer):
 
     def _iterate(self, observation: Tensor) -> tuple[Tensor, dict[str, float]]:
         rollout, observation, row = self._collect(observation)
-        row |= self._update(rollout)
+        left = 1.0 - self.iteration / self.config.iterations if self.config.anneal else 1.0
+        row |= self._update(rollout, left)
         self._see(rollout.observations.flatten(0, 1))
         return observation, row
 
@@ -99,8 +103,9 @@ class PPO(Trainer):
         row |= {f"episode_{name}": number for name, number in zip(sums, ended_means, strict=True)}
         return rollout, observation, row
 
-    def _update(self, rollout: Rollout) -> dict[str, float]:
-        """Improves policy and value; returns numbers to log."""
+    def _update(self, rollout: Rollout, pace: float = 1.0) -> dict[str, float]:
+        """Improves policy and value by steps of `pace` times their size; returns numbers to log."""
         started = time.monotonic()
+        set_learning_rate(self.optimizer, pace * self.config.learning_rate)
         row = improve(self.network, self.optimizer, rollout, self.config, self.generator)
         return row | {"update_seconds": time.monotonic() - started}

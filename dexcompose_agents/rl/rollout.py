@@ -40,7 +40,8 @@ class Step(NamedTuple):
 class RolloutEnv(Protocol):
     """N worlds of a task that takes unbounded residuals u; the task itself bounds them as `bound * tanh(u)`.
 
-    All tensors that it takes and gives are on `device`.
+    All tensors that it takes and gives are on `device`. A task may also say, as `shortcut`, which columns of the
+    observation are an error that the residual may simply follow; see `ActorCritic`.
     """
 
     num_envs: int

@@ -119,7 +119,10 @@ class Residual(Stage):
         return [self.policy_of(b, self.policy), weights, self.library_of(a, self.data)]
 
     def writes(self) -> dict[str, str]:
-        return _weights_and_logs("residual_b.safetensors", f"residual-{self.name}")
+        files = _weights_and_logs("residual_b.safetensors", f"residual-{self.name}")
+        if self.config.joint:
+            files["stabiliser.safetensors"] = f"pretrained/stabiliser-{self.name}.safetensors"
+        return files
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
         from dexcompose_agents.diffusion.policy import load_policy

@@ -376,8 +376,10 @@ def test_an_option_overrides_its_preset_alone(preset: str) -> None:
 
 def test_what_matters_to_a_residual_can_be_switched_off() -> None:
     off = ["--approach-scale", "0", "--dimensions", "wrist", "fingers", "--no-wrist-error", "--ppo.gamma", "0.99"]
+    off += ["--tracking-scale", "0", "--no-shortcut", "--joint"]
     config = tyro.cli(Residual.command(), args=[PAIR, *off]).config
     assert (config.approach_scale, config.dimensions, config.wrist_error) == (0.0, ("wrist", "fingers"), False)
+    assert (config.tracking_scale, config.shortcut, config.joint) == (0.0, False, True)
     assert config.ppo == replace(residual_b_preset("cpu").ppo, gamma=0.99)
     assert tyro.cli(Residual.command(), args=[PAIR]).config == residual_b_preset("cpu")
     stabiliser = tyro.cli(Stabiliser.command(), args=["GraspBall", "--rotation-weight", "0.5"])

@@ -1,5 +1,6 @@
 """Residual B by hand: the wrist's error, the dimensions that it moves, and files that say what they are."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -11,9 +12,10 @@ from dexcompose_agents.residual.residual_b import (
     dimensions_named,
     residual_b_features,
     residual_dimensions,
+    wrist_error_columns,
 )
 from dexcompose_agents.rl.actor_critic import ActorCritic
-from dexcompose_envs import hand
+from dexcompose_envs import env_id, hand
 from dexcompose_envs.composition.bounds import normalised
 from dexcompose_envs.composition.interactor import Nominal
 from dexcompose_envs.errors import UsageError
@@ -30,22 +32,46 @@ LEAD = slice(SIZE - 28 - 5 - 28, SIZE - 28 - 5)
 """Where the wrist's error and a_B's lead are, before m* and the last residual."""
 
 
-def test_wrist_error_is_what_the_wrist_was_last_told_minus_where_it_is():
+def test_wrist_error_is_what_the_wrist_was_last_told_minus_where_it_heads():
     obs = {key: value.clone() for key, value in OBS.items()}
     told, place = torch.tensor([0.36, 0.0, 0.2, 0.0, 1.0, 0.1]), torch.tensor([0.35, 0.0, 0.23, 0.0, 1.2, 0.1])
     low, high = (torch.tensor(limit[:6], dtype=torch.float32) for limit in (hand.ACTION_LOW, hand.ACTION_HIGH))
     scaled = [2 * (value - low) / (high - low) - 1 for value in (told, place)]
     obs["context"][:, LAYOUT["context"]["previous_action"].start :][:, :6] = scaled[0]
     obs["task_b"][:, :6], obs["task_b"][:, 6:28] = scaled[1], 0.1
+    speed = obs["context"][:, LAYOUT["context"]["joint_velocity"].start :][:, :6]
+    speed.zero_()
     seen = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28))[0, LEAD]
     # 10 mm too far back, 30 mm too high, 0.2 rad too steep; times ten.
     assert seen[:6].tolist() == pytest.approx([0.1, 0.0, -0.3, 0.0, -2.0, 0.0], abs=1e-5)
     # Released fingers are to go from 0.1 to 0.3, whatever they were told before; preserved ones are A's.
     released = ~torch.tensor(MASK.joint_mask())
     assert seen[6:].tolist() == pytest.approx((0.2 * released).tolist())
+    assert wrist_error_columns(SIZE) == (LEAD.start, LEAD.start + 6)
+    # Moving on at 0.1 m/s and 1 rad/s it would be 5.4 mm and 0.051 rad further without its lag.
+    speed[:] = torch.tensor([0.01, 0.0, 0.0, 0.1, 0.0, 0.0])
+    moving = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28))[0, LEAD]
+    assert moving[:6].tolist() == pytest.approx([0.046, 0.0, -0.3, -0.5125, -2.0, 0.0], abs=1e-5)
     other = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28), wrist_error=False)[0, LEAD]
     assert other[:6].tolist() == pytest.approx((0.3 - scaled[1]).tolist(), abs=1e-6)
     assert torch.equal(other[6:], seen[6:])
+
+
+def test_wrist_error_shows_the_tremble():
+    """Of a hand that is told to stay; what is left is what an inert wrist can't follow."""
+    venv = gym.make_vec(env_id(PAIR), num_envs=4, start="scratch", base_shake=1.0)
+    obs, _ = venv.reset(seed=0)
+    stay, shaken, seen = obs["context"][:, venv.unwrapped.layout["context"]["previous_action"]], [], []
+    nominal = Nominal(torch.as_tensor(stay), every(4))
+    for _ in range(60):
+        shaken.append(venv.unwrapped.wrist_shake())
+        tensors = {key: torch.as_tensor(value) for key, value in venv.step(stay)[0].items()}
+        features = residual_b_features(tensors, nominal, MASK, torch.zeros(4, 28))
+        seen.append(features[:, slice(*wrist_error_columns(features.shape[1]))] / 10.0)
+    venv.close()
+    shaken, error = np.stack(shaken[15:]), np.stack(seen[15:])
+    left = np.sqrt(np.square(shaken + error).mean((0, 1)) / np.square(shaken).mean((0, 1)))
+    assert (left < 0.35).all()
 
 
 @pytest.mark.parametrize(

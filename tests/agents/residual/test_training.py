@@ -10,7 +10,7 @@ import torch
 from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig, residual_b_preset, stabiliser_preset
 from dexcompose_agents.residual.grip import PeakForce
 from dexcompose_agents.residual.residual_b import ResidualBPolicy, bound_of, residual_b_features
-from dexcompose_agents.residual.residual_b_task import ResidualBTask, composite_reward
+from dexcompose_agents.residual.residual_b_task import ResidualBTask, composite_reward, wrist_astray
 from dexcompose_agents.residual.stabiliser import FEATURE_SIZE, StabiliserPolicy
 from dexcompose_agents.residual.stabiliser_task import StabiliserTask, retention_reward
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
@@ -37,11 +37,22 @@ def test_rewards_by_hand():
     for weight, expected in ((0.0, -0.01005), (0.02, -0.01605)):
         reward = retention_reward(0.01 * one, 0.3 * one, residual, StabiliserConfig(rotation_weight=weight))
         assert reward.item() == pytest.approx(expected)
-    # Eq. 14: 5 * 0.2 + 5 * 1 - 1 * 0.01 - 0.001 * 0.05 = 5.98995, and 20 * 0.03 = 0.6 for a fingertip 3 cm aside.
-    for scale, expected in ((0.0, 5.98995), (20.0, 5.38995)):
-        config = ResidualBConfig(approach_scale=scale)
-        total = composite_reward(0.2 * one, one, 0.03 * one, 0.01 * one, residual, config)
+    # Eq. 14: 5 * 0.2 + 5 * 1 - 1 * 0.01 - 0.001 * 0.05 = 5.98995, and 20 * 0.03 = 0.6 for a fingertip 3 cm aside,
+    # 0.5 * 0.8 = 0.4 for a wrist that is sent astray.
+    for approach, tracking, expected in ((0.0, 0.0, 5.98995), (20.0, 0.0, 5.38995), (20.0, 0.5, 4.98995)):
+        config = ResidualBConfig(approach_scale=approach, tracking_scale=tracking)
+        total = composite_reward(0.2 * one, one, 0.03 * one, 0.8 * one, 0.01 * one, residual, config)
         assert total.item() == pytest.approx(expected)
+
+
+def test_a_wrist_is_astray_by_residual_and_tremble_together():
+    bound = torch.tensor([0.03, 0.03, 0.0, 0.15, 0.15, 0.15, *22 * [0.2]])
+    residual, shake = torch.full((2, 28), 0.1), torch.full((2, 6), 0.5)
+    residual[0, :6] = torch.tensor([0.01, 0.0, 0.0, 0.0, 0.15, 0.0])
+    shake[0] = torch.tensor([-0.01, 0.03, 0.02, 0.0, 0.15, 0.0])
+    residual[1, :6] = -shake[1]
+    # 1 for 30 mm where 30 mm are allowed, 4 for twice 0.15 rad; nothing where no residual may make up for it.
+    assert wrist_astray(residual, shake, bound).tolist() == pytest.approx([5.0, 0.0])
 
 
 def test_peak_force_is_that_of_an_episode():
@@ -257,9 +268,11 @@ def test_residual_b_is_told_its_last_residual(monkeypatch):
 
 
 def test_a_composite_that_breaks_down_is_left_out_and_one_that_drops_pays(monkeypatch):
-    task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test"))
+    task = ResidualBTask(PAIR, MASK, RepeatingPolicy(), None, residual_b_preset("test", tracking_scale=0.5))
     task.reset(3)
-    moves = task.worlds.step
+    moves, shake = task.worlds.step, torch.zeros(2, 6)
+    shake[:, 1] = task.bound[1]
+    monkeypatch.setattr(task.worlds, "wrist_shake", lambda: shake)
 
     def first_diverges(action):
         moved, first = moves(action), torch.tensor([True, False])
@@ -276,8 +289,8 @@ def test_a_composite_that_breaks_down_is_left_out_and_one_that_drops_pays(monkey
     task._nominal = replace(task._nominal, interacting=every(2))
     step = task.step(torch.zeros(2, 6))
     task.close()
-    # Now 5 cm aside as well: -4.01 - 20 * 0.05 = -5.01.
-    assert step.reward[1].item() == pytest.approx(-5.01)
+    # Now 5 cm aside as well, and sent astray by as much as the residual could make up for: -4.01 - 20 * 0.05 - 0.5.
+    assert step.reward[1].item() == pytest.approx(-5.51)
 
 
 def test_train_residual_b_learns_from_interaction_only(tmp_path):
@@ -393,9 +406,11 @@ def test_presets_hold_what_was_found_and_what_was_published():
     for name in ("cpu", "fast"):
         assert stabiliser_preset(name).ppo.target_kl == residual_b_preset(name).ppo.target_kl == 0.03
         ppo = residual_b_preset(name).ppo
-        assert (ppo.gamma, ppo.gae_lambda, ppo.learning_rate, ppo.initial_log_std) == (0.97, 0.9, 1e-3, -1.0)
+        assert (ppo.gamma, ppo.gae_lambda, ppo.learning_rate, ppo.initial_log_std) == (0.97, 0.9, 3e-4, -1.5)
+        assert ppo.anneal
     paper = residual_b_preset("paper")
     assert (paper.approach_scale, paper.moves("PushButton")) == (0.0, ("wrist", "fingers"))
+    assert (paper.tracking_scale, paper.shortcut, paper.ppo.anneal) == (0.0, False, False)
     assert (paper.ppo.gamma, paper.ppo.gae_lambda, paper.ppo.learning_rate) == (0.99, 0.95, 3e-4)
     assert stabiliser_preset("paper").rotation_weight == 0.0
     assert residual_b_preset("cpu").moves("PushButton") == ("wrist",)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from dexcompose_agents.rl.actor_critic import ActorCritic, DeterministicPolicy
+from dexcompose_agents.rl.actor_critic import SHORTCUT_GAIN, ActorCritic, DeterministicPolicy
 from dexcompose_agents.rl.normalizer import RunningNormalizer
 
 
@@ -30,6 +30,24 @@ def test_log_prob_and_entropy_are_the_gaussians():
     reference = torch.distributions.Normal(mean, network.log_std.exp())
     torch.testing.assert_close(network.log_prob(mean, action), reference.log_prob(action).sum(-1))
     torch.testing.assert_close(network.entropy(), reference.entropy().sum(-1)[0])
+
+
+def test_a_shortcut_leads_from_some_columns_to_the_mean(tmp_path):
+    network = ActorCritic(5, 2, (8,), shortcut=(3, 5))
+    network.normalizer.update(torch.randn(1000, 5))
+    assert not network.mean(torch.ones(1, 5)).any(), "nothing at the start, as without"
+    torch.nn.init.constant_(network.direct_layer.weight, 0.5)
+    moved = torch.eye(5)
+    said = network.mean(moved) - network.mean(torch.zeros(5, 5))
+    assert not said[:3].any()
+    expected = SHORTCUT_GAIN * 0.5 / network.normalizer.std[3:, None].float().expand(2, 2)
+    torch.testing.assert_close(said[3:], expected, rtol=1e-4, atol=1e-4)
+    network.save(tmp_path / "a.safetensors", {"kind": "residual_b"})
+    loaded, _ = ActorCritic.load(tmp_path / "a.safetensors", "residual_b")
+    assert loaded.shortcut == (3, 5)
+    torch.testing.assert_close(loaded.mean(moved), network.mean(moved), rtol=1e-2, atol=1e-2)
+    loaded.silence()
+    assert not loaded.mean(moved).any()
 
 
 def test_normalizer_equals_statistics_of_all_data():

@@ -36,6 +36,29 @@ def test_learns_the_point_mass():
     assert last["composed_return"] > 1.15 * last["base_return"]
 
 
+def test_step_sizes_fall_to_zero_with_the_budget():
+    rates = []
+
+    class Watched(PPO):
+        def _update(self, rollout, pace):
+            row = super()._update(rollout, pace)
+            rates.append(self.optimizer.param_groups[0]["lr"])
+            return row
+
+    for anneal, expected in ((False, [0.01] * 4), (True, [0.01, 0.0075, 0.005, 0.0025])):
+        rates.clear()
+        config = replace(SMALL, total_steps=4 * SMALL.num_envs * SMALL.horizon, learning_rate=0.01, anneal=anneal)
+        Watched(PointMass(8), config).train()
+        assert rates == pytest.approx(expected)
+
+
+def test_a_task_may_name_a_shortcut():
+    task = PointMass(8)
+    assert PPO(task, SMALL).network.shortcut is None
+    task.shortcut = (0, 2)
+    assert PPO(task, SMALL).network.shortcut == (0, 2)
+
+
 def test_first_minibatch_has_ratio_one():
     trainer = PPO(PointMass(8), SMALL)
     rollout, _, _ = trainer._collect(trainer._restart())

@@ -16,7 +16,7 @@ from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.methods.registry import make_method
 from dexcompose_agents.stages import base, train_all
 from dexcompose_agents.stages.fingers import ReleaseTest
-from dexcompose_agents.stages.residuals import Stabiliser
+from dexcompose_agents.stages.residuals import Residual, Stabiliser
 from dexcompose_agents.stages.train_all import TrainAll
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateLibrary, held_states_folder
@@ -329,3 +329,8 @@ def test_ctrl_c_in_the_chain(folder, capsys, ctrl_c):
     assert list((folder / "work" / "stabiliser-GraspBall").glob("checkpoint*"))
     assert cli.main(command) == 0
     assert stabiliser.is_file()
+
+
+def test_a_joint_residual_brings_the_pairs_own_stabiliser():
+    alone, joint = (Residual(name=PAIR, settings={"joint": on}).writes() for on in (False, True))
+    assert joint == alone | {"stabiliser.safetensors": f"pretrained/stabiliser-{PAIR}.safetensors"}
