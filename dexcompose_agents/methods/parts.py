@@ -15,6 +15,7 @@ from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.scripted import RESIDUALS, STABILISERS
 from dexcompose_envs.composition.interactor import ResidualB
 from dexcompose_envs.composition.preserver import Stabiliser
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.scene import model_hash_of
 from dexcompose_envs.skills import parse_chain
@@ -58,7 +59,7 @@ def make_stabiliser(
     source: StabiliserSource | None, pair: str, mask: FingerMask, device: torch.device
 ) -> tuple[Stabiliser | None, Any]:
     """Stabiliser A of a spec, and what tells it from others, JSON-able: the hash of its weights, or its constants."""
-    scripted = _scripted(source, STABILISERS)
+    scripted = _scripted("stabiliser", source, STABILISERS)
     if source is None:
         return None, None
     if scripted is not None:
@@ -72,7 +73,7 @@ def make_residual(
     source: ResidualSource | None, pair: str, mask: FingerMask, device: torch.device, *, writes_all: bool = False
 ) -> tuple[ResidualB | None, Any]:
     """Residual B of a spec, likewise."""
-    scripted = _scripted(source, RESIDUALS)
+    scripted = _scripted("residual", source, RESIDUALS)
     if source is None:
         return None, None
     if scripted is not None:
@@ -83,9 +84,18 @@ def make_residual(
     return ResidualBPolicy.load(path, device, model_hash=model_hash_of(pair), **expected), file_hash(path)
 
 
-def _scripted(source: Any, known: Mapping[str, Any]) -> Callable[..., Any] | None:
-    """What makes the scripted part of that name, or `source` itself if it makes one; None: it names a file."""
-    return source if callable(source) else known.get(source)
+def _scripted(role: str, source: Any, known: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """What makes the scripted part of that name, or `source` itself if it makes one; None: it names a file.
+
+    Raises:
+        UsageError: If it is a word that is neither a file's nor a part's name.
+    """
+    if callable(source):
+        return source
+    word = isinstance(source, str) and source != SHIPPED and Path(source).name == source and not Path(source).suffix
+    if word and source not in known and not Path(source).exists():
+        raise UsageError(f"{role} is {source!r}; expected {SHIPPED!r}, one of {', '.join(known)}, or a file of weights")
+    return known.get(source)
 
 
 def _described(part: object) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from dexcompose_agents.methods import CompositionSpec, make_method
 from dexcompose_agents.methods.composed import ComposedMethod
 from dexcompose_agents.scripted import ConstantSqueeze, Reflex, WristFeedback
 from dexcompose_envs import env_id
+from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.composition.bounds import normalised
 from dexcompose_envs.composition.task import CompositionTask
 from dexcompose_envs.episodes.phases import HOLD_STEPS, INTERACT_FROM
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.hand import NUM_WRIST
 from dexcompose_envs.wrappers import ActionOwnershipVector
 
@@ -113,9 +115,12 @@ def test_a_scripted_part_can_take_the_place_of_shipped_weights():
     assert isinstance(method.parts[0], Reflex)
 
 
-def test_a_name_that_is_no_part_is_a_file_that_is_missing():
-    with pytest.raises(ValueError, match="wrist-feedback"):
-        composed(stabiliser="wrist-feedback")
+def test_a_word_that_names_no_part_is_refused_with_those_that_do():
+    for role, known in (("stabiliser", "constant-squeeze, reflex"), ("residual", "wrist-feedback")):
+        with pytest.raises(UsageError, match=f"{role} is 'reflexes'; expected 'shipped', one of {known}, or a file"):
+            composed(**{role: "reflexes"})
+    with pytest.raises(ArtefactError, match=r"reflexes\.safetensors"):
+        composed(stabiliser="reflexes.safetensors")
 
 
 def test_wrappers_take_a_scripted_stabiliser_as_reference():
