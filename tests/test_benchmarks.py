@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from dexcompose_agents.rl.networks import load_network
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.physics import BackendError
@@ -250,3 +251,20 @@ def test_best_so_far_of_a_curve(script):
     points = [{"steps": steps, "success": success} for steps, success in ((0, 0.5), (10, 0.4), (20, 0.9), (30, 0.6))]
     best = script("learner_bakeoff").best_so_far
     assert [best(points, "steps", limit) for limit in (0, 10, 25, 30)] == [0.5, 0.5, 0.9, 0.9]
+
+
+def test_training_seeds_are_trained_evaluated_and_not_made_again(script, tmp_path, monkeypatch, capsys):
+    module = script("training_seeds")
+    assert module.seeded(module.stabiliser_preset("cpu"), 5).ppo.seed == 5
+    config = module.Config((1,), ("GraspBall-PushButton",), seeds=1, rollouts=2, preset="test", out=tmp_path)
+    rows = module.main(config)
+    assert json.loads((tmp_path / "results.json").read_text()) == rows
+    assert [row["training_seed"] for row in rows] == ["shipped", 1]
+    assert all(row[method]["episodes"] == 2 for row in rows for method in module.METHODS)
+    weights = tmp_path / "GraspBall-PushButton" / "seed-1" / "b" / "residual_b.safetensors"
+    assert load_network(weights, "residual_b")[1]["config"]["ppo"]["seed"] == 1
+    assert "dexcompose: " in capsys.readouterr().out
+
+    monkeypatch.setattr(module, "train_residual_b", None)
+    monkeypatch.setattr(module, "train_stabiliser", None)
+    assert module.main(config) == rows
