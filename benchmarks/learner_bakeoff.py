@@ -169,7 +169,7 @@ def run(
     last_score = pair.held_out(config, DeterministicPolicy(trainer.network), rounds)
     kept = winner["composed_success"] > winner["base_success"]
     if not kept:
-        best_score = dict(base)  # as `train_residual_b` has it: no residual, unless one succeeded more often
+        best_score = dict(base)  # no residual, where none succeeded more often
     elif winner is trainer.evaluations[-1]:
         best_score = last_score
     else:
