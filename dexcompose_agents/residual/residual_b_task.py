@@ -101,7 +101,7 @@ class ResidualBTask:
         self.dimensions = residual_dimensions(config.moves(interaction), mask, writes)
         self._owned, self.action_size = dimensions_named(self.dimensions), len(self.dimensions)
         self.bound = bound_of(config, interaction).to(device)
-        self._wrist_bound = self.bound * self._owned.spread(torch.ones(1, self.action_size, device=device))[0]
+        self._moved_bound = self.bound * self._owned.spread(self.bound.new_ones(1, self.action_size))[0]
         if config.wrist_error and config.shortcut:
             self.shortcut = wrist_error_columns(self.observation_size)
         self.composer = Composer(
@@ -126,7 +126,7 @@ class ResidualBTask:
         """Executes residuals u (N, k)."""
         nominal, config = self._nominal, self.config
         residual = bounded(self._owned.spread(action), self.bound, self.composer.writable(nominal))
-        astray = wrist_astray(residual, self.worlds.wrist_shake(), self._wrist_bound)
+        astray = wrist_astray(residual, self.worlds.wrist_shake(), self._moved_bound)
         astray = torch.where(nominal.interacting, astray, 0.0)
         moved = self.worlds.step(self.composer.compose(self._obs, nominal, normalised(residual)))
 
