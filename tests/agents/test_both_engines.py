@@ -60,7 +60,7 @@ def test_a_held_state_is_collected_on_warp(tmp_path, monkeypatch):
     monkeypatch.setattr(Pace, "steps", lambda self, nominal: round(nominal / 3))  # Warp takes its time
     library = collect(
         "GraspBall", make_expert("GraspBall"), 1, out=tmp_path / "ball.npz", policy_hash="scripted", num_envs=2,
-        criteria=HoldCriteria(hold_steps=5), env_kwargs=WARP,
+        criteria=HoldCriteria(hold_steps=5, carry=ReleaseTestConfig(steps=10, clean_steps=10)), env_kwargs=WARP,
     )  # fmt: skip
     assert len(library) == 1
     assert library.manifest.validation["settings"]["backend"] == "warp"
