@@ -13,7 +13,7 @@ bench: $(STAMP)
 	$(VENV)/bin/dexcompose bench
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check
