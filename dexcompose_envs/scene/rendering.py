@@ -70,7 +70,9 @@ class OffscreenRenderer:
         width: int = 640,
         height: int = 480,
     ) -> None:
-        name, width, height = check_picture("overview" if isinstance(camera, mujoco.MjvCamera) else camera, width, height)
+        name, width, height = check_picture(
+            "overview" if isinstance(camera, mujoco.MjvCamera) else camera, width, height
+        )
         self._model, self._rectangle = model, mujoco.MjrRect(0, 0, width, height)
         self._scene, self._options = mujoco.MjvScene(model, 10_000), mujoco.MjvOption()
         self._options.geomgroup[3] = self._options.sitegroup[4] = 0
