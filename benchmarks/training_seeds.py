@@ -22,7 +22,7 @@ from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stab
 from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.evaluation.protocol import evaluate
 from dexcompose_agents.evaluation.statistics import mean_and_sd
-from dexcompose_agents.residual.config import ResidualConfig, residual_b_preset, stabiliser_preset
+from dexcompose_agents.residual.config import residual_b_preset, stabiliser_preset
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.residual.training import train_residual_b, train_stabiliser
 from dexcompose_envs import PAIRS, FingerMask, parse_pair
@@ -51,7 +51,6 @@ class Config:
 
 def seeded(config: Any, seed: int) -> Any:
     """Settings of a training with another seed."""
-    assert isinstance(config, ResidualConfig)
     return replace(config, ppo=replace(config.ppo, seed=seed))
 
 

@@ -171,21 +171,18 @@ def _train(
         network = copy.deepcopy(network)
         network.silence()
     device = learner.device
-    return (
-        learner,
-        network,
-        {
-            **origin,
-            "config": {**settings, "num_threads": config.num_threads, learner.SETTINGS: asdict(config.learning)},
-            "backend": config.backend,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "env_version": __version__,
-            "iterations": learner.iteration,
-            "steps": learner.iteration * config.learning.horizon * config.learning.num_envs,
-            "seconds": round(learner.seconds, 1),
-            **{name: _rounded(fact) if isinstance(fact, dict) else fact for name, fact in facts.items()},
-        },
-    )
+    made = {
+        **origin,
+        "config": {**settings, "num_threads": config.num_threads, learner.SETTINGS: asdict(config.learning)},
+        "backend": config.backend,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "env_version": __version__,
+        "iterations": learner.iteration,
+        "steps": learner.iteration * config.learning.horizon * config.learning.num_envs,
+        "seconds": round(learner.seconds, 1),
+        **{name: _rounded(fact) if isinstance(fact, dict) else fact for name, fact in facts.items()},
+    }
+    return learner, network, made
 
 
 def _confirmation(learner: Learner, network: ResidualNetwork, config: ResidualConfig) -> dict[str, float]:
