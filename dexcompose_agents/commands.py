@@ -109,7 +109,7 @@ class Bench(Runs):
     """Pairs; by default all."""
     methods: tuple[str, ...] = ("frozen", "zero-shot", "dexcompose")
     """Registered methods, or module:Class."""
-    seeds: int = 8
+    seeds: int = 5
     """Evaluation seeds."""
     reference: str | None = None
     """Method that the report compares the others with; by default the last of the published table."""

@@ -43,7 +43,7 @@ class NetworkConfig:
     compact one is; the clean chunk is smooth and passes."""
     diffusion_steps: int = 100
     """Diffusion steps of the noise schedule (`squaredcos_cap_v2`)."""
-    inference_steps: int = 5
+    inference_steps: int = 2
     """Denoising steps of the DDIM sampler, unless the caller asks for another number; divides `diffusion_steps`."""
     stagger_groups: int = 4
     """The first chunk of an episode is cut short in one of so many ways, chosen by the episode's seed, so that worlds
@@ -90,7 +90,7 @@ class TrainingConfig:
     time_limit: float | None = None
     """Minutes of training after which it ends early with the learning rate fully decayed (None: no limit). How many
     steps fit depends on the machine, so a run with a limit can't be repeated exactly."""
-    batch_size: int = 256
+    batch_size: int = 128
     """Windows per step."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
@@ -141,7 +141,7 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
     """Settings by name.
 
     Args:
-        name: `cpu` (compact network: 1.4 million weights, seven minutes on one core), `fast` (the same on a GPU, where
+        name: `cpu` (compact network: 1.4 million weights, minutes on one core), `fast` (the same on a GPU, where
             larger batches cost nothing: seconds), `paper` (as published, for a GPU) or `test` (learns nothing much).
         skill: Whose number of executed steps and finger dropout to take; None keeps 16 steps and no dropout.
 
@@ -155,12 +155,14 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
     if name == "paper":
         network = replace(
             compact, widths=(256, 512, 1024), kernel_size=5, blocks_per_level=2, fold=1, prediction="epsilon",
-            step_embedding_size=256, observation_embedding_size=256,
+            step_embedding_size=256, observation_embedding_size=256, inference_steps=5,
         )  # fmt: skip
-        return TrainingConfig(network=network, steps=60_000, learning_rate=1e-4, warmup_steps=2000, device="cuda")
+        return TrainingConfig(
+            network=network, steps=60_000, batch_size=256, learning_rate=1e-4, warmup_steps=2000, device="cuda"
+        )
     if name == "test":
         sizes: dict[str, Any] = {"widths": (16, 16), "step_embedding_size": 8, "observation_embedding_size": 16}
-        network = replace(compact, **sizes, inference_steps=5)
+        network = replace(compact, **sizes)
         return TrainingConfig(network=network, steps=50, batch_size=32, warmup_steps=5)
     dropout = 0.0 if chosen is None else chosen.FINGER_DROPOUT
     cpu = TrainingConfig(network=compact, obs_noise=0.01, finger_dropout=dropout)

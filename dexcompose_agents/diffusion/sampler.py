@@ -16,10 +16,10 @@ from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs.checks import one_of, require
 
 SchedulerName = Literal["ddim", "ddpm"]
-BLOCK = 16
+BLOCK = 8
 """Chunks per call of the network on the CPU."""
 CUDA_BLOCK = 256
-"""Chunks per call of the network on a GPU, which a block of 16 would leave idle."""
+"""Chunks per call of the network on a GPU, which a block of 8 would leave idle."""
 
 
 def make_scheduler(name: SchedulerName, config: NetworkConfig) -> Any:

@@ -30,11 +30,36 @@ _SPEC = int(
 _BLIND = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
 
+class _Seat:
+    """A thread's model and data, and those of their arrays that every step touches: MuJoCo's bindings make each of them
+    anew whenever it is named."""
+
+    def __init__(self, data: mujoco.MjData, constants: Constants) -> None:
+        self.data, self.model = data, data.model
+        self.options, self.ctrl, self.sensordata = self.model.opt, data.ctrl, data.sensordata
+        self._seeing = self.options.disableflags
+        self._constants, self._places, self._row = constants, constants.places(self.model), b""
+
+    def load(self, state: NDArray[np.float64], constants: NDArray[np.float64]) -> None:
+        """Puts data and model into a world's state."""
+        if (row := constants.tobytes()) != self._row:
+            self._row = b""  # until all of it is there
+            self._constants.put(self._places, constants)
+            self._row = row
+        mujoco.mj_setState(self.model, self.data, state, _SPEC)
+
+    def step(self) -> None:
+        """One control step; sensors are computed in its last physics step only."""
+        self.options.disableflags = self._seeing | _BLIND
+        mujoco.mj_step(self.model, self.data, PHYSICS_STEPS_PER_CONTROL_STEP - 1)
+        self.options.disableflags = self._seeing
+        mujoco.mj_step(self.model, self.data)
+
+
 class MujocoCPU:
     """Steps N worlds on a thread pool; `mj_step` runs the physics steps of a control step without the interpreter.
 
-    Sensors are computed in the last of them only. A world's state ends with its hidden physics, which the thread's
-    model takes over whenever it steps that world.
+    A world's state ends with its hidden physics, which the thread's model takes over whenever it steps that world.
 
     A step that is interrupted or fails hasn't happened: worlds are stepped in copies of their states, which replace
     them when all are done.
@@ -73,17 +98,15 @@ class MujocoCPU:
     def step(self, targets: NDArray[np.float64]) -> NDArray[np.bool_]:
         """See `Engine.step`."""
         states, sensordata = self._states.copy(), self.sensordata.copy()
+        moving, constants = states[:, : self._moving], states[:, self._moving :]
 
         def step_world(data: mujoco.MjData, world: int) -> None:
-            model, state = self._load(data, states[world])
-            data.ctrl[:] = targets[world]
-            seeing = model.opt.disableflags
-            model.opt.disableflags = seeing | _BLIND
-            mujoco.mj_step(model, data, PHYSICS_STEPS_PER_CONTROL_STEP - 1)
-            model.opt.disableflags = seeing
-            mujoco.mj_step(model, data)
-            mujoco.mj_getState(model, data, state, _SPEC)
-            sensordata[world] = data.sensordata
+            seat, state = self._seat(data), moving[world]
+            seat.load(state, constants[world])
+            seat.ctrl[:] = targets[world]
+            seat.step()
+            mujoco.mj_getState(seat.model, data, state, _SPEC)
+            sensordata[world] = seat.sensordata
 
         self._workers.run(self.num_worlds, step_world)
         before, self._states, self.sensordata = self._states[:, 0], states, sensordata
@@ -91,14 +114,12 @@ class MujocoCPU:
         diverged = np.abs(states[:, 0] - before - CONTROL_STEP) > 1e-6
         return diverged | ~np.isfinite(sensordata).all(axis=1)
 
-    def _load(self, data: mujoco.MjData, state: NDArray[np.float64]) -> tuple[mujoco.MjModel, NDArray[np.float64]]:
-        """Puts a thread's data and model into a world's state; returns its model, and the state without constants."""
-        model, local = data.model, self._local
-        if getattr(local, "model", None) is not model:
-            local.model, local.places = model, self.constants.places(model)
-        self.constants.put(local.places, state[self._moving :])
-        mujoco.mj_setState(model, data, state[: self._moving], _SPEC)
-        return model, state[: self._moving]
+    def _seat(self, data: mujoco.MjData) -> _Seat:
+        """The calling thread's seat, whose data these are."""
+        seat: _Seat | None = getattr(self._local, "seat", None)
+        if seat is None or seat.data is not data:
+            seat = self._local.seat = _Seat(data, self.constants)
+        return seat
 
     def write(self, worlds: NDArray[np.bool_], parts: Mapping[str, NDArray[np.float64]]) -> None:
         """See `Engine.write`."""
@@ -143,9 +164,10 @@ class MujocoCPU:
 
     def load_into(self, data: mujoco.MjData, world: int) -> None:
         """Copies one world's state into `data` and computes what rendering needs."""
-        model, _ = self._load(self._workers.data, self._states[world])
-        mujoco.mj_setState(model, data, self._states[world, : self._moving], _SPEC)
-        mujoco.mj_forward(model, data)
+        seat, state = self._seat(self._workers.data), self._states[world, : self._moving]
+        seat.load(state, self._states[world, self._moving :])
+        mujoco.mj_setState(seat.model, data, state, _SPEC)
+        mujoco.mj_forward(seat.model, data)
 
     def close(self) -> None:
         """Ends the thread pool."""

@@ -2,9 +2,11 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dexcompose_agents.diffusion.config import NetworkConfig, preset
-from dexcompose_agents.diffusion.unet import FilmUnet, StepEmbedding
+from dexcompose_agents.diffusion.unet import ChannelNorm, FilmUnet, StepEmbedding, TimeConv, TimeGrow
 from dexcompose_agents.runtime.compute import PRESETS
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.skills import make_skill, skill_names
@@ -45,6 +47,41 @@ def test_step_embedding_starts_with_the_plain_sinusoids():
     embedding.layers = torch.nn.Identity()
     expected = torch.tensor([[0.909297, 0.0002, -0.416147, 1.0]])
     torch.testing.assert_close(embedding(torch.tensor([2])), expected, atol=1e-5, rtol=0)
+
+
+def assert_same_layer(ours, torchs, x):
+    """Same first weights, same result and same gradients; ours has time before channels."""
+    torchs.load_state_dict(ours.state_dict())
+    theirs, mine = x.clone().requires_grad_(), x.transpose(1, 2).clone().requires_grad_()
+    expected, got = torchs(theirs), ours(mine).transpose(1, 2)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+    direction = torch.randn(expected.shape)
+    expected.mul(direction).sum().backward()
+    got.mul(direction).sum().backward()
+    torch.testing.assert_close(mine.grad.transpose(1, 2), theirs.grad, atol=1e-4, rtol=1e-3)
+    for parameter, value in zip(ours.parameters(), torchs.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, value.grad, atol=1e-4, rtol=1e-3)
+
+
+@given(
+    length=st.integers(1, 9), batch=st.integers(1, 3), sizes=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.sampled_from([1, 3, 5]), stride=st.integers(1, 2),
+)  # fmt: skip
+def test_convolution_is_that_of_torch(length, batch, sizes, kernel, stride):
+    torchs = torch.nn.Conv1d(*sizes, kernel, stride, padding=kernel // 2)
+    assert_same_layer(TimeConv(*sizes, kernel, stride), torchs, torch.randn(batch, sizes[0], length))
+
+
+@given(length=st.integers(1, 5), batch=st.integers(1, 3), channels=st.integers(1, 5))
+def test_transposed_convolution_is_that_of_torch(length, batch, channels):
+    torchs = torch.nn.ConvTranspose1d(channels, channels, 4, stride=2, padding=1)
+    assert_same_layer(TimeGrow(channels), torchs, torch.randn(batch, channels, length))
+
+
+@given(length=st.integers(1, 5), batch=st.integers(1, 3), groups=st.integers(1, 3))
+def test_normalisation_is_that_of_torch(length, batch, groups):
+    x = torch.randn(batch, 4 * groups, length)
+    assert_same_layer(ChannelNorm(groups, 4 * groups), torch.nn.GroupNorm(groups, 4 * groups), x)
 
 
 def test_both_conditions_matter():
