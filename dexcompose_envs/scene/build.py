@@ -70,7 +70,7 @@ def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:
         body.add_freejoint(name="OBJECT_JOINT")
     else:
         body = spec.worldbody.add_body(name=f"{place}_fixture", pos=pose[:3], quat=pose[3:], mocap=True)
-    skill.build(Things(body, f"{place}_"))
+    skill.build(Things(body, f"{place}_", spec))
     return str(body.name)
 
 

@@ -23,10 +23,12 @@ class Things:
     Attributes:
         body: Body to build on: the free body of a held object, or the fixture's base, which resets move about.
         prefix: Prefix of the names, such as "b_".
+        spec: The scene, for what belongs to no body, such as tendons.
     """
 
     body: mujoco.MjsBody
     prefix: str
+    spec: mujoco.MjSpec
 
     def name(self, name: str) -> str:
         """The name that a body, geom, joint or site of this skill has in the scene."""

@@ -1,0 +1,116 @@
+"""What fixtures that stand upright before the hand share: place and yaw, what is seen of them, and how experts read it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from array_api_compat import array_namespace
+from numpy.typing import NDArray
+
+from dexcompose_envs import hand
+from dexcompose_envs.observations import Array, Snapshot, Term
+from dexcompose_envs.skills.base import InteractionSkill
+from dexcompose_envs.skills.expert import seen_from_palm
+from dexcompose_envs.skills.postures import curl_others
+from dexcompose_envs.skills.terms import NEAR_SCALE, palm_to_site, share, tip_to_site
+
+ALONG_X = (np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0)
+"""Quaternion that lays the axis of a cylinder or capsule along X."""
+ALONG_Y = (np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0)
+"""...along Y."""
+
+
+class UprightFixture(InteractionSkill):
+    """A fixture that faces the hand (its face looks along -X) and has one part that turns by `GOAL` rad.
+
+    It stands within +-4 cm and +-15 degrees of its nominal place. The joint `angle` is that of the part, 0 at the
+    start; the site `target` is where a finger works it and moves with it, the site `pivot` stays.
+    """
+
+    joints = ("angle",)
+    sites = ("target", "pivot")
+    NOMINAL: ClassVar[tuple[float, float, float]] = (0.36, 0.0, 0.0)
+    SPREAD: ClassVar[float] = 0.04
+    MAX_YAW: ClassVar[float] = float(np.deg2rad(15.0))
+    GOAL: ClassVar[float]
+    """Angle (rad) of success."""
+    APPROACH_LIMIT: ClassVar[float] = 0.06
+    """From this distance (m) on it does not matter how much further the fingertip is."""
+    RESIDUAL_DIMENSIONS = ("wrist",)
+
+    @property
+    @abstractmethod
+    def arm(self) -> NDArray[np.float64]:
+        """From pivot to target at the start (3,), m, in the fixture's frame."""
+
+    @property
+    def nominal_pose(self) -> NDArray[np.float64]:
+        """In front of the hand."""
+        return np.array([*self.NOMINAL, 1.0, 0.0, 0.0, 0.0])
+
+    def sample_things(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Draws the fixture's place on the table, and its yaw."""
+        place = np.array(self.NOMINAL)
+        place[:2] += rng.uniform(-self.SPREAD, self.SPREAD, 2)
+        half = rng.uniform(-self.MAX_YAW, self.MAX_YAW) / 2
+        return np.array([*place, np.cos(half), 0.0, 0.0, np.sin(half)])
+
+    def sample_hand(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Start pose with noise; every finger but the index curls by its own random amount."""
+        start = self.start_pose
+        start[:3] += rng.uniform(-0.025, 0.025, 3)
+        start[3:6] += rng.uniform(-0.12, 0.12, 3)
+        curl_others(start, rng)
+        return np.clip(start, hand.ACTION_LOW, hand.ACTION_HIGH)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Target relative to index fingertip and palm, the arm that turns, and how far it has: 10 numbers."""
+        arm = f"target minus pivot, world axes, {NEAR_SCALE:g} x m"
+        return (
+            tip_to_site("tip_to_target", "FF", "target", "target"),
+            palm_to_site("palm_to_target", "target", "target"),
+            Term("arm", 3, arm, lambda s: NEAR_SCALE * (s.site("target") - s.site("pivot"))),
+            Term("turned", 1, "angle over its goal", lambda s: s.joint("angle")[:, None] / self.GOAL),
+        )
+
+    def progress(self, snapshot: Snapshot) -> Array:
+        """Angle over its goal, clipped to [0, 1]."""
+        return share(snapshot.joint("angle"), 0.0, self.GOAL)
+
+    def done(self, snapshot: Snapshot) -> Array:
+        """An angle of at least `GOAL`."""
+        return snapshot.joint("angle") >= self.GOAL
+
+    def approach(self, snapshot: Snapshot) -> Array:
+        """Distance from the index fingertip to the target, up to `APPROACH_LIMIT`."""
+        offset = snapshot.tip("FF") - snapshot.site("target")
+        xp = array_namespace(offset)
+        return xp.clip(xp.sqrt(xp.sum(offset * offset, axis=-1)), 0.0, self.APPROACH_LIMIT)
+
+    def seen(self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]]) -> Standing:
+        """Where the fixture stands, from the first observation of a hand at `start` (28,)."""
+        arm, nominal = seen["arm"] / NEAR_SCALE, self.arm
+        pivot = seen_from_palm(start, seen["palm_to_target"]) - arm
+        across = nominal[0] * arm[1] - nominal[1] * arm[0]
+        return Standing(pivot, float(np.arctan2(across, arm[:2] @ nominal[:2])))
+
+
+class Standing(NamedTuple):
+    """Where a fixture stands: its pivot (3,), m, and its yaw, rad."""
+
+    pivot: NDArray[np.float64]
+    yaw: float
+
+    def place(self, offset: NDArray[np.float64]) -> NDArray[np.float64]:
+        """World position (3,) of a place that is at `offset` (3,) from the pivot in the fixture's frame, m."""
+        return self.pivot + turned(self.yaw, offset)
+
+
+def turned(yaw: float, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A vector (3,) turned about the vertical by `yaw` (rad)."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.array([cos * vector[0] - sin * vector[1], sin * vector[0] + cos * vector[1], vector[2]])
