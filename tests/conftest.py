@@ -60,24 +60,39 @@ def _held_library(skill):
 
 
 @pytest.fixture
-def dummy_skills():
+def skills_restored():
+    """Forgets what skills and ids a test registers."""
+    import gymnasium as gym
+
+    from dexcompose_envs import skills
+
+    before, ids = dict(skills._SKILLS), set(gym.registry)
+    yield
+    skills._SKILLS.clear()
+    skills._SKILLS.update(before)
+    for id in set(gym.registry) - ids:
+        del gym.registry[id]
+
+
+@pytest.fixture
+def preview_skills(skills_restored):
+    """The skills that are not trained yet, registered for the test."""
+    from dexcompose_envs.skills.preview import register_preview
+
+    register_preview()
+
+
+@pytest.fixture
+def dummy_skills(skills_restored):
     """Two skills of somebody else, registered for the test: HoldBlock and PressFlap, see `tests/dummies`."""
     import importlib.util
     from pathlib import Path
 
-    import gymnasium as gym
+    from dexcompose_envs import register_skill
 
-    from dexcompose_envs import register_skill, skills
-
-    before, ids = dict(skills._SKILLS), set(gym.registry)
     for stem, name in (("hold_block", "HoldBlock"), ("press_flap", "PressFlap")):
         spec = importlib.util.spec_from_file_location(stem, Path(__file__).parent / "dummies" / f"{stem}.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[stem] = module
         spec.loader.exec_module(module)
         register_skill(getattr(module, name))
-    yield
-    skills._SKILLS.clear()
-    skills._SKILLS.update(before)
-    for id in set(gym.registry) - ids:
-        del gym.registry[id]

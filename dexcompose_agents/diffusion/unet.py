@@ -59,7 +59,7 @@ class TimeGrow(nn.ConvTranspose1d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 4, stride=2, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Maps (B, T, channels) to (B, 2 T, channels)."""
         products = functional.linear(functional.pad(x, (0, 0, 1, 1)), self.weight.permute(2, 1, 0).flatten(0, 1))
         before, here, after = (products[:, start : start + x.shape[1]].chunk(4, dim=2) for start in range(3))

@@ -31,8 +31,10 @@ _BLIND = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
 
 class _Seat:
-    """A thread's model and data, and those of their arrays that every step touches: MuJoCo's bindings make each of them
-    anew whenever it is named."""
+    """A thread's model and data, and those of their arrays that every step touches.
+
+    MuJoCo's bindings make such an array anew whenever it is named.
+    """
 
     def __init__(self, data: mujoco.MjData, constants: Constants) -> None:
         self.data, self.model = data, data.model

@@ -9,19 +9,21 @@ from dexcompose_envs.observations import Array, Snapshot
 from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert
 from dexcompose_envs.skills.parts import OBJECT_COLLISION, add_geom
-from dexcompose_envs.skills.standing import StandingThing
+from dexcompose_envs.skills.preview.standing import StandingThing
 from dexcompose_envs.skills.terms import axis_of, in_reach
 
 
 class PickCan(StandingThing):
-    """A drinks can of 66 mm by 115 mm, closed, of 150 g where nothing is hidden: how full it is shows in no observation.
+    """A closed drinks can of 66 mm by 115 mm and nominally 150 g: how full it is shows in no observation.
 
     Success: the can's centre is at least 0.15 m above the table, within 12 cm of the palm centre, and its axis within
     25 degrees of upright, for 10 control steps in a row. The can starts within +-3 cm of the nominal place.
     """
 
     name = "PickCan"
-    DESCRIPTION = "Hold a closed drinks can of 66 mm by 115 mm and 105 to 375 g from the side, after lifting it upright."
+    DESCRIPTION = (
+        "Hold a closed drinks can of 66 mm by 115 mm and 105 to 375 g from the side, after lifting it upright."
+    )
     THING = "can"
     RADIUS, HALF_HEIGHT = 0.033, 0.0575
     MASS = 0.15

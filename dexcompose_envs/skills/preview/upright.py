@@ -1,4 +1,4 @@
-"""What fixtures that stand upright before the hand share: place and yaw, what is seen of them, and how experts read it."""
+"""What fixtures that stand before the hand share: place and yaw, what is seen of them, and how experts read it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class UprightFixture(InteractionSkill):
     start; the site `target` is where a finger works it and moves with it, the site `pivot` stays.
     """
 
-    joints = ("angle",)
+    joints: ClassVar[tuple[str, ...]] = ("angle",)
     sites = ("target", "pivot")
     NOMINAL: ClassVar[tuple[float, float, float]] = (0.36, 0.0, 0.0)
     SPREAD: ClassVar[float] = 0.04

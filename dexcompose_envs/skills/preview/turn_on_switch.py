@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -13,16 +14,16 @@ from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
 from dexcompose_envs.skills.postures import INDEX_TIP, draw_in
+from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, UprightFixture
 from dexcompose_envs.skills.trajectories import Waypoint
-from dexcompose_envs.skills.upright import ALONG_X, ALONG_Y, UprightFixture
 
 
 class TurnOnSwitch(UprightFixture):
     """A paddle switch, 48 mm long and 28 mm wide, between two guard rails on a board of 35 x 45 cm, as on a machine.
 
-    It snaps: two springs' worth of torque push it from dead centre to either stop, +-25 degrees away, with 6.5 N at the
-    paddle's tip at most, and it stays where it is put. The rails, 44 mm apart and 60 mm deep, keep all but a finger out.
-    Success: the paddle, up at the start, has turned by 40 of its 50 degrees.
+    It snaps: its spring pushes it from dead centre to either stop, 25 degrees away, with 6.5 N at the paddle's tip at
+    most, and it stays where it is put. The rails, 44 mm apart and 60 mm deep, keep all but a finger out. Success: the
+    paddle, up at the start, has turned by 40 of its 50 degrees.
     """
 
     name = "TurnOnSwitch"
@@ -70,7 +71,7 @@ class TurnOnSwitch(UprightFixture):
         base.add_site(name=name("pivot"), pos=pivot, size=[0.004] * 3, group=4)
         paddle = base.add_body(name=name("paddle"), pos=pivot, quat=[np.cos(half_tilt), 0, np.sin(half_tilt), 0])
         half, wide = self.LENGTH / 2, self.WIDTH / 2
-        look = {"material": "signal_red", "collision": solid}
+        look: dict[str, Any] = {"material": "signal_red", "collision": solid}
         add_geom(paddle, name("paddle"), "box", [half, wide, 0.005], pos=[-half, 0, 0], mass=0.02, **look)
         add_geom(
             paddle, name("edge"), "capsule", [0.006, wide - 0.006], pos=[-self.LENGTH, 0, 0], quat=ALONG_Y, mass=0.003,

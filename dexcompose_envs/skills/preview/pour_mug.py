@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from array_api_compat import array_namespace
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Pace
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert, Seen
 from dexcompose_envs.skills.parts import OBJECT_COLLISION, add_geom
-from dexcompose_envs.skills.standing import StandingThing
+from dexcompose_envs.skills.preview.standing import StandingThing
 from dexcompose_envs.skills.terms import axis_of, in_reach
 from dexcompose_envs.skills.trajectories import Waypoint
 
@@ -20,14 +22,16 @@ from dexcompose_envs.skills.trajectories import Waypoint
 class PourMug(StandingThing):
     """A mug of 80 mm by 95 mm and 300 g with a handle and a hollow body, lifted upright and poured out.
 
-    The body frame's z axis points from bottom to brim, its y axis to the handle, which at the start points away from the
-    hand, within +-25 degrees. A right hand pours by turning the palm down; with the mug empty, that is how it then goes
-    on to work other things. Success: the mug's centre is at least 0.15 m above the table, within 12 cm of the palm
-    centre, and its axis is 80 to 125 degrees from upright, brim towards where the thumb was, for 10 control steps in a row.
+    The body frame's z axis points from bottom to brim, its y axis to the handle, which at the start points away from
+    the hand, within +-25 degrees. A right hand pours by turning the palm down; with the mug empty, that is how it then
+    goes on to work other things. Success: the mug's centre is at least 0.15 m above the table, within 12 cm of the palm
+    centre, and its axis is 80 to 125 degrees from upright, for 10 control steps in a row.
     """
 
     name = "PourMug"
-    DESCRIPTION = "Hold a mug of 80 mm by 95 mm and 300 g from the side, palm down, after lifting it and pouring it out."
+    DESCRIPTION = (
+        "Hold a mug of 80 mm by 95 mm and 300 g from the side, palm down, after lifting it and pouring it out."
+    )
     THING = "mug"
     RADIUS, HALF_HEIGHT, WALL = 0.040, 0.0475, 0.004
     SIDES = 12
@@ -42,7 +46,7 @@ class PourMug(StandingThing):
     def build(self, things: Things) -> None:
         """Adds wall, bottom and handle."""
         body, name, radius, half, wall = things.body, things.name, self.RADIUS, self.HALF_HEIGHT, self.WALL
-        solid = {"material": "enamel", "friction": self.FRICTION, "collision": OBJECT_COLLISION}
+        solid: dict[str, Any] = {"material": "enamel", "friction": self.FRICTION, "collision": OBJECT_COLLISION}
         width = radius * np.tan(np.pi / self.SIDES)
         for side in range(self.SIDES):
             angle = 2 * np.pi * (side + 0.5) / self.SIDES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -14,9 +15,9 @@ from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, SurfaceFriction, add_geom
 from dexcompose_envs.skills.postures import INDEX_TIP, draw_in
+from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, UprightFixture, turned
 from dexcompose_envs.skills.terms import share
 from dexcompose_envs.skills.trajectories import Waypoint, minimum_jerk
-from dexcompose_envs.skills.upright import ALONG_X, ALONG_Y, UprightFixture, turned
 
 LATCH_BIT = 32
 """Collision bit of tongue and strike, which touch nothing else."""
@@ -26,8 +27,9 @@ _GREASED = SurfaceFriction(sliding=0.1, torsional=0.005, condim=3)
 class OpenDoor(UprightFixture):
     """An interior door at half size, 34 x 34 cm, hinged on the left, with a lever handle of 90 mm and a latch.
 
-    The lever takes 4.6 N where a finger presses it to leave its rest and 9 N to draw the latch's tongue out of the strike;
-    the door then swings away from the hand against a closer's damping. Success: it stands open by 80 % of 1.4 rad.
+    Where a finger presses it, the lever takes 4.6 N to leave its rest and 9 N to draw the latch's tongue out of the
+    strike; the door then swings away from the hand against a closer's damping. Success: it stands open by 80 % of
+    1.4 rad.
     """
 
     name = "OpenDoor"
@@ -57,7 +59,7 @@ class OpenDoor(UprightFixture):
         """Adds frame and strike, leaf, lever and tongue."""
         base, name, solid = things.body, things.name, FIXTURE_COLLISION
         (x, y), z = self.HINGE, self.HEIGHT
-        frame = {"material": "wood", "collision": solid}
+        frame: dict[str, Any] = {"material": "wood", "collision": solid}
         for side, where in (("free", -0.170), ("hinged", y + 0.027)):
             add_geom(base, name(f"jamb_{side}"), "box", [0.022, 0.022, 0.20], pos=[x, where, 0.20], **frame)
         add_geom(base, name("lintel"), "box", [0.022, 0.231, 0.015], pos=[x, 0.0385, 0.415], **frame)
@@ -87,7 +89,7 @@ class OpenDoor(UprightFixture):
     def _add_lever(self, leaf: mujoco.MjsBody, things: Things) -> None:
         name, (x, y), half = things.name, self.HINGE, self.LENGTH / 2
         lever = leaf.add_body(name=name("lever"), pos=[-x, self.SPINDLE_Y - y, self.HEIGHT])
-        steel = {"material": "steel", "collision": FIXTURE_COLLISION}
+        steel: dict[str, Any] = {"material": "steel", "collision": FIXTURE_COLLISION}
         add_geom(lever, name("grip"), "capsule", [0.008, half], pos=[0, half, 0], quat=ALONG_Y, mass=0.10, **steel)
         add_geom(lever, name("neck"), "capsule", [0.008, 0.021], pos=[0.021, 0, 0], quat=ALONG_X, mass=0.05, **steel)
         add_geom(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -13,8 +14,8 @@ from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
 from dexcompose_envs.skills.postures import draw_in
+from dexcompose_envs.skills.preview.upright import ALONG_X, UprightFixture, turned
 from dexcompose_envs.skills.trajectories import Waypoint, minimum_jerk
-from dexcompose_envs.skills.upright import ALONG_X, UprightFixture, turned
 
 
 class OpenMicrowave(UprightFixture):
@@ -26,8 +27,8 @@ class OpenMicrowave(UprightFixture):
 
     name = "OpenMicrowave"
     DESCRIPTION = (
-        "Hook a finger behind the upright bar handle of a closed microwave oven, overcome its catch (17 N) and pull the "
-        "door open by 72 degrees."
+        "Hook a finger behind the upright bar handle of a closed microwave oven, overcome its catch (17 N) and pull "
+        "the door open by 72 degrees."
     )
     HEIGHT = 0.17
     HINGE = (0.062, 0.22)
@@ -53,14 +54,14 @@ class OpenMicrowave(UprightFixture):
         front, left = x + 0.012, y + 0.01
         half = np.array([self.DEPTH, left - self.RIGHT, self.TOP - self.BOTTOM]) / 2
         middle = np.array([front, self.RIGHT, self.BOTTOM]) + half
-        steel = {"material": "steel", "collision": solid}
+        steel: dict[str, Any] = {"material": "steel", "collision": solid}
         walls = {"floor": (2, -1), "roof": (2, 1), "right": (1, -1), "left": (1, 1), "back": (0, 1)}
         for which, (axis, side) in walls.items():
             size, place = half.copy(), middle.copy()
             size[axis], place[axis] = wall, middle[axis] + side * (half[axis] - wall)
             add_geom(base, name(which), "box", [*size], pos=place, **steel)
-        foot = [0.9 * half[0], 0.9 * half[1], self.BOTTOM / 2]
-        add_geom(base, name("plinth"), "box", foot, pos=[*middle[:2], self.BOTTOM / 2], material="graphite")
+        plinth = [0.9 * half[0], 0.9 * half[1], self.BOTTOM / 2]
+        add_geom(base, name("plinth"), "box", plinth, pos=[*middle[:2], self.BOTTOM / 2], material="graphite")
         base.add_site(name=name("pivot"), pos=[x, y, self.HEIGHT], size=[0.004] * 3, group=4)
 
         door, width = base.add_body(name=name("door"), pos=[x, y, 0]), y - self.RIGHT
@@ -72,10 +73,8 @@ class OpenMicrowave(UprightFixture):
         bar = [-x, -y, self.HEIGHT]
         add_geom(door, name("bar"), "capsule", [0.006, self.BAR_HALF], pos=bar, mass=0.06, **steel)
         for end, side in (("lower", -1), ("upper", 1)):
-            place = [bar[0] + 0.025, bar[1], bar[2] + side * self.BAR_HALF]
-            add_geom(
-                door, name(f"foot_{end}"), "capsule", [0.006, 0.023], pos=place, quat=ALONG_X, mass=0.01, **steel
-            )
+            foot = [bar[0] + 0.025, bar[1], bar[2] + side * self.BAR_HALF]
+            add_geom(door, name(f"foot_{end}"), "capsule", [0.006, 0.023], pos=foot, quat=ALONG_X, mass=0.01, **steel)
         door.add_site(name=name("target"), pos=bar, size=[0.004] * 3, group=4)
         door.add_joint(
             name=name("angle"), type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, -1], range=[0, self.RANGE],
