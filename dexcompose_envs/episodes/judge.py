@@ -12,6 +12,9 @@ from dexcompose_envs.observations import Array, Snapshot
 from dexcompose_envs.skills.chain import Chain
 from dexcompose_envs.skills.terms import axis_of, rotation_angle
 
+TOUCH_FORCE = 0.01
+"""A finger touches a fixture from this force (N) on, along one of the world's axes."""
+
 
 @dataclass
 class Step:
@@ -28,8 +31,9 @@ class Judge:
 
     A held object is *lost* when it is further than the skill's `RETENTION_RADIUS` from its hold target in the palm
     frame, lower than its `DROP_HEIGHT`, or turned by more than its `MAX_TURN` from how it was held. Interactions are
-    done in turn: a stage of a composite is *through* when its interaction was done while the object is held, and the
-    object is still held `phases.SETTLE_STEPS` later; with the last stage the episode *succeeds*. A retention skill
+    done in turn, and by fingers: what moved before any finger has touched the fixture, such as a button under the held
+    ball, is not done. A stage of a composite is *through* when its interaction was done while the object is held, and
+    the object is still held `phases.SETTLE_STEPS` later; with the last stage the episode *succeeds*. A retention skill
     alone succeeds after `STREAK` good steps in a row, an interaction skill alone as soon as it is done.
 
     A stage must be done within the task's time, else the episode counts as failed, whatever limit it is cut off at;
@@ -49,6 +53,7 @@ class Judge:
             arrays.zeros(num_worlds, dtype=whole) for _ in range(4)
         )
         self._done_since = arrays.full((num_worlds,), -1, dtype=whole)
+        self._touched = arrays.full((num_worlds,), False, dtype=arrays.xp.bool)
         self._best_progress = arrays.zeros(num_worlds)
         self._first_rotation = arrays.zeros(num_worlds, 4)
 
@@ -60,7 +65,7 @@ class Judge:
     def memory(self) -> list[Array]:
         """What a judge remembers of its episodes, each (N,), and the object's rotation at their start (N, 4)."""
         counts = [self._streak, self._stage, self._stage_since, self._done_since, self._outcome]
-        return [*counts, self._best_progress, self._first_rotation]
+        return [*counts, self._touched, self._best_progress, self._first_rotation]
 
     def sound(self, elapsed: Array) -> Array:
         """Whether what is remembered could have come about after so many control steps (N,), bool."""
@@ -83,6 +88,7 @@ class Judge:
         self._stage = where(worlds, 0, self._stage)
         self._stage_since = where(worlds, 0, self._stage_since)
         self._done_since = where(worlds, -1, self._done_since)
+        self._touched = self._touched & ~worlds
         self._best_progress = where(worlds, 0.0, self._best_progress)
         self._outcome = where(worlds, phases.ONGOING, self._outcome)
         if self._chain.retention is not None:
@@ -177,7 +183,9 @@ class Judge:
             success = (self._streak >= chain.retention.STREAK) & ~is_held_start
             return success, late, self._gain(chain.retention.progress(snapshot))
         both = list(zip(chain.interactions, self._views(snapshot), strict=True))
-        done_now = self._in_turn([skill.done(view) for skill, view in both])
+        forces = self._in_turn([self._xp.max(self._xp.abs(view.contact), axis=-1) for _, view in both])
+        self._touched = self._touched | (forces > TOUCH_FORCE)
+        done_now = self._in_turn([skill.done(view) for skill, view in both]) & self._touched
         progress = self._stage + self._in_turn([skill.progress(view) for skill, view in both])
         self._done_since = where(done_now & held & (self._done_since < 0), elapsed, self._done_since)
         done = self._done_since >= 0
@@ -188,6 +196,7 @@ class Judge:
         onward = through & ~last
         self._stage_since = where(onward, self._done_since, self._stage_since)
         self._done_since = where(onward, -1, self._done_since)
+        self._touched = self._touched & ~onward
         self._stage = where(onward, self._stage + 1, self._stage)
         return through & last, late & ~in_time, gained
 

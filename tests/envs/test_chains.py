@@ -52,6 +52,7 @@ def test_interactions_are_done_in_turn(monkeypatch):
     def pretend(core):
         shown = original(core)
         changed = {f"{place}_joint_travel": np.full((1, 1), 0.011) for place in pressed}
+        changed |= {f"{place}_contact": np.ones((1, 45)) for place in pressed}
         return replace(shown, sensors={**shown.sensors, **changed})
 
     monkeypatch.setattr(type(venv.unwrapped.core), "snapshot", pretend)
