@@ -16,37 +16,25 @@ from dexcompose_agents.rl.networks import load_network
 from dexcompose_agents.rl.residual_network import ResidualNetwork
 from dexcompose_agents.runtime.devices import Observation
 from dexcompose_envs import hand
-from dexcompose_envs.composition.arrays import Constant
-from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT, bounded, normalised
+from dexcompose_envs.composition.bounds import bounded, normalised
 from dexcompose_envs.composition.interactor import Nominal
 from dexcompose_envs.composition.masks import OwnedDimensions, mask_arrays, writable
+from dexcompose_envs.composition.wrist_error import wrist_error
 from dexcompose_envs.errors import UsageError
-from dexcompose_envs.observations import HAND_CONTEXT, VELOCITY_SCALE, layout_of
 from dexcompose_envs.ownership import FingerMask
 
 ERROR_SCALE = 10.0
 """What the wrist's error, in m and rad, is multiplied by to be of order one."""
-_SCALE = Constant((ERROR_SCALE / NORMALISED_PER_UNIT[: hand.NUM_WRIST]).astype(np.float32))
-_LAG = Constant((ERROR_SCALE / VELOCITY_SCALE * hand.WRIST_LAG).astype(np.float32))
-
-
-def _of_wrist(term: str) -> slice:
-    """Where a context, which begins with the hand's, has a term of the wrist."""
-    start = layout_of(HAND_CONTEXT)[term].start
-    return slice(start, start + hand.NUM_WRIST)
-
-
-_TOLD, _VELOCITY = _of_wrist("previous_action"), _of_wrist("joint_velocity")
 
 
 def residual_b_features(
-    obs: Observation, nominal: Nominal, mask: FingerMask, previous: Tensor, wrist_error: bool = True
+    obs: Observation, nominal: Nominal, mask: FingerMask, previous: Tensor, sees_error: bool = True
 ) -> Tensor:
     """Features (N, d): B's task state, the composite context, a_B, the wrist's error, a_B's lead, m*, last residual.
 
-    The wrist's error (N, 6), 10 x m and 10 x rad, is its last target minus where it heads by its place, its velocity
-    and its lag: the base's tremble is in no target, so it shows here. The lead (N, 22), normalised, is how far released
-    fingers are from where they are told to go next. Without `wrist_error` the wrist's lead takes its error's place.
+    The wrist's error (N, 6), 10 x m and 10 x rad, is that of `composition.wrist_error`. The lead (N, 22), normalised,
+    is how far released fingers are from where they are told to go next. Unless the policy `sees_error`, the wrist's
+    lead takes its error's place.
 
     a_B is from `nominal`; `previous` is the last residual (N, 28), m and rad.
     """
@@ -54,11 +42,8 @@ def residual_b_features(
     fingers = mask_arrays(mask, action)
     place = obs["task_b"][:, : hand.NUM_ACTIONS]
     lead = (action - place) * fingers.action_b
-    if wrist_error:
-        context, there = obs["context"], place[:, : hand.NUM_WRIST]
-        ahead = context[:, _VELOCITY] * _LAG.like(there)
-        error = (context[:, _TOLD] - there) * _SCALE.like(there) - ahead
-        lead = torch.cat([error, lead[:, hand.NUM_WRIST :]], dim=1)
+    if sees_error:
+        lead = torch.cat([ERROR_SCALE * wrist_error(obs), lead[:, hand.NUM_WRIST :]], dim=1)
     bits = fingers.bits.expand(len(action), -1)
     return torch.cat([obs["task_b"], obs["context"], action * fingers.action_b, lead, bits, previous], dim=1)
 

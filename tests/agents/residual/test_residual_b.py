@@ -52,7 +52,7 @@ def test_wrist_error_is_what_the_wrist_was_last_told_minus_where_it_heads():
     speed[:] = torch.tensor([0.01, 0.0, 0.0, 0.1, 0.0, 0.0])
     moving = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28))[0, LEAD]
     assert moving[:6].tolist() == pytest.approx([0.046, 0.0, -0.3, -0.5125, -2.0, 0.0], abs=1e-5)
-    other = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28), wrist_error=False)[0, LEAD]
+    other = residual_b_features(obs, NOMINAL, MASK, torch.zeros(2, 28), sees_error=False)[0, LEAD]
     assert other[:6].tolist() == pytest.approx((0.3 - scaled[1]).tolist(), abs=1e-6)
     assert torch.equal(other[6:], seen[6:])
 
