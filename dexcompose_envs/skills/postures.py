@@ -18,8 +18,17 @@ _DRAWN_IN = np.array([0.7, 0.6, 0.4])
 _LONG = ("MF", "RF", "LF")
 
 
-def curl_others(pose: NDArray[np.float64], rng: np.random.Generator) -> None:
-    """Curls every finger but the index by its own random amount, in place; the index bends a little."""
+def pointing_start(pose: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """A start (28,) near a pose whose index finger points: every other finger curls by its own random amount."""
+    start = pose.copy()
+    start[:3] += rng.uniform(-0.025, 0.025, 3)
+    start[3:6] += rng.uniform(-0.12, 0.12, 3)
+    _curl_others(start, rng)
+    return np.clip(start, hand.ACTION_LOW, hand.ACTION_HIGH)
+
+
+def _curl_others(pose: NDArray[np.float64], rng: np.random.Generator) -> None:
+    """Curls every finger but the index, in place; the index bends a little."""
     for finger in _LONG:
         curl = rng.uniform(0.0, 1.0)
         pose[hand.finger_slice(finger)][-3:] += curl * _CURLED * rng.uniform(0.7, 1.1, 3)

@@ -13,7 +13,7 @@ from dexcompose_envs.observations import Array, Snapshot, Term
 from dexcompose_envs.skills.base import InteractionSkill, Things
 from dexcompose_envs.skills.expert import Expert, Pace, seen_from_palm
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
-from dexcompose_envs.skills.postures import INDEX_TIP, curl_others, draw_in
+from dexcompose_envs.skills.postures import INDEX_TIP, draw_in, pointing_start
 from dexcompose_envs.skills.terms import lateral_distance, palm_to_site, share, tip_to_site
 from dexcompose_envs.skills.trajectories import Waypoint
 
@@ -81,11 +81,7 @@ class PushButton(InteractionSkill):
 
     def sample_hand(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Start pose with noise; every finger but the index curls by its own random amount."""
-        start = self.start_pose
-        start[:3] += rng.uniform(-0.025, 0.025, 3)
-        start[3:6] += rng.uniform(-0.12, 0.12, 3)
-        curl_others(start, rng)
-        return np.clip(start, hand.ACTION_LOW, hand.ACTION_HIGH)
+        return pointing_start(self.start_pose, rng)
 
     @property
     def terms(self) -> tuple[Term, ...]:

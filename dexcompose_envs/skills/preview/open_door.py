@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -14,8 +13,8 @@ from dexcompose_envs.observations import Array, Snapshot, Term
 from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, SurfaceFriction, add_geom
-from dexcompose_envs.skills.postures import INDEX_TIP, draw_in
-from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, UprightFixture, turned
+from dexcompose_envs.skills.postures import INDEX_TIP
+from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, Standing, UprightExpert, UprightFixture, turned
 from dexcompose_envs.skills.terms import share
 from dexcompose_envs.skills.trajectories import Waypoint, minimum_jerk
 
@@ -126,27 +125,16 @@ class OpenDoor(UprightFixture):
         return OpenDoorExpert(self)
 
 
-class OpenDoorExpert(Expert):
+class OpenDoorExpert(UprightExpert):
     """Lays the index finger on the lever, presses it down by 5 cm and follows the door; the hand turns with it."""
 
-    def __init__(self, skill: OpenDoor) -> None:
-        super().__init__(skill)
-        self._skill = skill
-
-    def waypoints(
-        self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]], rng: np.random.Generator
-    ) -> list[Waypoint]:
+    def path(self, standing: Standing, fingers: NDArray[np.float64], rng: np.random.Generator) -> list[Waypoint]:
         """Above the lever, on it, down, along the door's arc, hold."""
-        standing, arm = self._skill.seen(start, seen), self._skill.arm
-        fingers = start[hand.NUM_WRIST :].copy()
-        fingers[:4] = rng.normal([0.0, 0.04, 0.04, 0.04], 0.01)
-        draw_in(fingers, rng)
         pitch, roll, aside = rng.uniform(0.45, 0.60), rng.uniform(-0.08, 0.08), rng.uniform(-0.20, 0.05)
-        error = np.append(rng.normal(0.0, 0.002, 2), 0.0)
 
         def pose(beyond: float, height: float, angle: float = 0.0) -> NDArray[np.float64]:
             """Fingertip beyond the lever's axis and above it (m), in the frame of a door opened by `angle`."""
-            tip = standing.place(turned(angle, arm + error + np.array([beyond, 0.0, 0.0])) + np.array([0, 0, height]))
+            tip = standing.place(turned(angle, self._arm + np.array([beyond, 0.0, 0.0])) + np.array([0, 0, height]))
             euler = np.array([standing.yaw + aside * (1.0 - min(angle, 1.0)) + angle, pitch, roll])
             return np.concatenate([hand.wrist_placing(tip, INDEX_TIP, euler), euler, fingers])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -13,8 +12,7 @@ from dexcompose_envs import hand
 from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
-from dexcompose_envs.skills.postures import draw_in
-from dexcompose_envs.skills.preview.upright import ALONG_X, UprightFixture, turned
+from dexcompose_envs.skills.preview.upright import ALONG_X, Standing, UprightExpert, UprightFixture, turned
 from dexcompose_envs.skills.trajectories import Waypoint, minimum_jerk
 
 
@@ -97,36 +95,27 @@ class OpenMicrowave(UprightFixture):
         return OpenMicrowaveExpert(self)
 
 
-class OpenMicrowaveExpert(Expert):
+class OpenMicrowaveExpert(UprightExpert):
     """Reaches past the bar, hooks the index finger's last joints behind it, and draws back along the door's arc."""
 
     CROOK = np.array([0.033, -0.021, 0.147])
     """Where the bar lies in the hooked index finger, in the palm body's frame, m."""
+    POINTING = (0.0, 0.0, 0.05, 0.05)
 
-    def __init__(self, skill: OpenMicrowave) -> None:
-        super().__init__(skill)
-        self._skill = skill
-
-    def waypoints(
-        self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]], rng: np.random.Generator
-    ) -> list[Waypoint]:
+    def path(self, standing: Standing, fingers: NDArray[np.float64], rng: np.random.Generator) -> list[Waypoint]:
         """Before the bar, past it, hooked, along the door's arc while the hand turns half as far, hold."""
-        standing, arm = self._skill.seen(start, seen), self._skill.arm
-        straight = start[hand.NUM_WRIST :].copy()
-        straight[:4] = rng.normal([0.0, 0.0, 0.05, 0.05], 0.01)
-        draw_in(straight, rng)
-        hooked = straight.copy()
+        hooked = fingers.copy()
         hooked[:4] = [0.0, 0.0, 0.6, 1.5]
         into = rng.uniform(0.40, 0.52)  # yaw of the hand relative to the door
         roll, pitch = np.pi / 2 + rng.uniform(-0.1, 0.1), rng.uniform(-0.08, 0.08)
-        error = np.append(rng.normal(0.0, 0.002, 2), 0.012 + rng.uniform(-0.008, 0.008))
+        height = np.array([0.0, 0.0, 0.012 + rng.uniform(-0.008, 0.008)])
 
         def pose(
             fingers: NDArray[np.float64], back: float, aside: float, angle: float = 0.0, into: float = into
         ) -> NDArray[np.float64]:
             """Crook at the bar of a door opened by `angle`, but back and aside (m) as the hand sees it."""
             euler = np.array([standing.yaw - angle + into, pitch, roll])
-            bar = standing.place(turned(-angle, arm) + error)
+            bar = standing.place(turned(-angle, self._arm) + height)
             crook = bar + turned(euler[0], np.array([-back, aside, 0.0]))
             return np.concatenate([hand.wrist_placing(crook, self.CROOK, euler), euler, fingers])
 
@@ -135,8 +124,8 @@ class OpenMicrowaveExpert(Expert):
         swing = 1.45 * minimum_jerk(np.arange(1, steps + 1) / steps)
         arc = [pose(hooked, 0.020 * min(a / 0.08, 1.0), 0.010, float(a), into + 0.25 * float(a)) for a in swing]
         return [
-            Waypoint(pace.steps(22), pose(straight, 0.065, -0.016)),
-            Waypoint(pace.steps(12), pose(straight, 0.0, -0.013)),
+            Waypoint(pace.steps(22), pose(fingers, 0.065, -0.016)),
+            Waypoint(pace.steps(12), pose(fingers, 0.0, -0.013)),
             Waypoint(pace.steps(10), pose(hooked, 0.0, 0.006)),
             *(Waypoint(1, target) for target in arc),
             Waypoint(8, arc[-1]),

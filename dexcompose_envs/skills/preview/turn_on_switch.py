@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -13,8 +12,8 @@ from dexcompose_envs import hand
 from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
-from dexcompose_envs.skills.postures import INDEX_TIP, draw_in
-from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, UprightFixture
+from dexcompose_envs.skills.postures import INDEX_TIP
+from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, Standing, UprightExpert, UprightFixture
 from dexcompose_envs.skills.trajectories import Waypoint
 
 
@@ -100,27 +99,16 @@ class TurnOnSwitch(UprightFixture):
         return TurnOnSwitchExpert(self)
 
 
-class TurnOnSwitchExpert(Expert):
+class TurnOnSwitchExpert(UprightExpert):
     """Brings the straight index finger between the rails, above the paddle, and down along the board."""
 
-    def __init__(self, skill: TurnOnSwitch) -> None:
-        super().__init__(skill)
-        self._skill = skill
-
-    def waypoints(
-        self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]], rng: np.random.Generator
-    ) -> list[Waypoint]:
+    def path(self, standing: Standing, fingers: NDArray[np.float64], rng: np.random.Generator) -> list[Waypoint]:
         """Before the rails, between them, down past dead centre, hold."""
-        standing, skill = self._skill.seen(start, seen), self._skill
         euler = np.array([standing.yaw + rng.uniform(-0.1, 0.1), rng.uniform(0.25, 0.4), rng.uniform(-0.08, 0.08)])
-        fingers = start[hand.NUM_WRIST :].copy()
-        fingers[:4] = rng.normal([0.0, 0.04, 0.04, 0.04], 0.01)
-        draw_in(fingers, rng)
-        error = np.append(rng.normal(0.0, 0.002, 2), 0.0)
 
         def pose(before: float, height: float) -> NDArray[np.float64]:
             """Fingertip at a distance (m) from the board's face and a height above the pivot."""
-            tip = standing.place(np.array([skill.PIVOT_DEPTH - before, 0.0, height]) + error)
+            tip = standing.place(np.array([TurnOnSwitch.PIVOT_DEPTH - before, 0.0, height]))
             return np.concatenate([hand.wrist_placing(tip, INDEX_TIP, euler), euler, fingers])
 
         pace = Pace(rng)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from dexcompose_envs import hand
 from dexcompose_envs.observations import Array, Snapshot, Term
 from dexcompose_envs.skills.base import InteractionSkill
-from dexcompose_envs.skills.expert import seen_from_palm
-from dexcompose_envs.skills.postures import curl_others
+from dexcompose_envs.skills.expert import Expert, seen_from_palm
+from dexcompose_envs.skills.postures import draw_in, pointing_start
 from dexcompose_envs.skills.terms import NEAR_SCALE, palm_to_site, share, tip_to_site
+from dexcompose_envs.skills.trajectories import Waypoint
 
 ALONG_X = (np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0)
 """Quaternion that lays the axis of a cylinder or capsule along X."""
@@ -60,11 +61,7 @@ class UprightFixture(InteractionSkill):
 
     def sample_hand(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Start pose with noise; every finger but the index curls by its own random amount."""
-        start = self.start_pose
-        start[:3] += rng.uniform(-0.025, 0.025, 3)
-        start[3:6] += rng.uniform(-0.12, 0.12, 3)
-        curl_others(start, rng)
-        return np.clip(start, hand.ACTION_LOW, hand.ACTION_HIGH)
+        return pointing_start(self.start_pose, rng)
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -91,13 +88,6 @@ class UprightFixture(InteractionSkill):
         xp = array_namespace(offset)
         return xp.clip(xp.sqrt(xp.sum(offset * offset, axis=-1)), 0.0, self.APPROACH_LIMIT)
 
-    def seen(self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]]) -> Standing:
-        """Where the fixture stands, from the first observation of a hand at `start` (28,)."""
-        arm, nominal = seen["arm"] / NEAR_SCALE, self.arm
-        pivot = seen_from_palm(start, seen["palm_to_target"]) - arm
-        across = nominal[0] * arm[1] - nominal[1] * arm[0]
-        return Standing(pivot, float(np.arctan2(across, arm[:2] @ nominal[:2])))
-
 
 class Standing(NamedTuple):
     """Where a fixture stands: its pivot (3,), m, and its yaw, rad."""
@@ -108,6 +98,35 @@ class Standing(NamedTuple):
     def place(self, offset: NDArray[np.float64]) -> NDArray[np.float64]:
         """World position (3,) of a place that is at `offset` (3,) from the pivot in the fixture's frame, m."""
         return self.pivot + turned(self.yaw, offset)
+
+
+class UprightExpert(Expert):
+    """Sees where a fixture stands and points the index finger; what comes then says `path`."""
+
+    POINTING: ClassVar[tuple[float, float, float, float]] = (0.0, 0.04, 0.04, 0.04)
+    """Joints (rad) of the index finger while it points."""
+
+    def __init__(self, skill: UprightFixture) -> None:
+        super().__init__(skill)
+        self._arm = skill.arm
+
+    def waypoints(
+        self, start: NDArray[np.float64], seen: Mapping[str, NDArray[np.float64]], rng: np.random.Generator
+    ) -> list[Waypoint]:
+        """As `path` says; the fingers that would meet the fixture first are drawn in."""
+        arm, nominal = seen["arm"] / NEAR_SCALE, self._arm
+        across = nominal[0] * arm[1] - nominal[1] * arm[0]
+        yaw = float(np.arctan2(across, arm[:2] @ nominal[:2]))
+        pivot = seen_from_palm(start, seen["palm_to_target"]) - arm
+        fingers = start[hand.NUM_WRIST :].copy()
+        fingers[: len(self.POINTING)] = rng.normal(self.POINTING, 0.01)
+        draw_in(fingers, rng)
+        error = np.append(rng.normal(0.0, 0.002, 2), 0.0)
+        return self.path(Standing(pivot + turned(yaw, error), yaw), fingers, rng)
+
+    @abstractmethod
+    def path(self, standing: Standing, fingers: NDArray[np.float64], rng: np.random.Generator) -> list[Waypoint]:
+        """The way-points, from where the fixture is thought to stand and how the fingers (22,) point, rad."""
 
 
 def turned(yaw: float, vector: NDArray[np.float64]) -> NDArray[np.float64]:
