@@ -180,7 +180,8 @@ def test_steps_without_effect_are_not_learned_from():
 def test_deployment_is_the_deterministic_action_of_training(learner, prefer, tmp_path):
     trainer = _trained(learner, prefer=prefer, critic_warmup=0, learning_rate=0.05, total_steps=4 * 8 * 6)
     algorithm, network = trainer.model._model, trainer.network
-    observations = torch.randn(64, 4)
+    # Far apart, so that the critics prefer the residual for some and none for others.
+    observations = 4.0 * torch.randn(512, 4, generator=torch.Generator("cpu").manual_seed(0))
     seen = trainer.normalizer(observations)
     with torch.no_grad():
         share = algorithm.actor(seen, deterministic=True)
@@ -192,7 +193,7 @@ def test_deployment_is_the_deterministic_action_of_training(learner, prefer, tmp
 
         better = value(share) > value(torch.zeros_like(share))
     wanted = torch.where(better[:, None], share, 0.0) if prefer else share
-    assert 0 < better.sum() < 64 or not prefer
+    assert 0 < better.sum() < 512 or not prefer
     policy = DeterministicPolicy(network)
     torch.testing.assert_close(policy(observations).tanh(), wanted, atol=2e-5, rtol=1e-4)
     assert wanted.any()
@@ -205,7 +206,7 @@ def test_deployment_is_the_deterministic_action_of_training(learner, prefer, tmp
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "policy.safetensors").read_bytes()
     # Half precision keeps three digits; where the critics hardly care, it may decide.
     near = (DeterministicPolicy(loaded)(observations).tanh() - wanted).abs() < 0.02
-    assert near.all(1).sum() >= (60 if prefer else 64)
+    assert near.all(1).sum() >= (480 if prefer else 512)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 17])
