@@ -37,8 +37,7 @@ class StepEmbedding(nn.Module):
 class TimeConv(nn.Conv1d):
     """A convolution over the second axis of (B, T, channels), as one matrix product.
 
-    Time axes are so short here (8, 4 and 2 steps) that this takes a third to a half of the time of `nn.Conv1d` on a
-    CPU, whose weights it has.
+    Time axes are so short here (8, 4 and 2 steps) that on a CPU this is quicker than `nn.Conv1d`, whose weights it has.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel_size: int, stride: int = 1) -> None:

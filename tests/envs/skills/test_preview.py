@@ -1,5 +1,6 @@
 """The skills that are not trained yet: their experts succeed, and their mechanisms give way to the forces they say."""
 
+import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
@@ -19,8 +20,6 @@ FIXTURES = [skill.name for skill in PREVIEW if skill.kind == "interaction"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_expert_succeeds_in_smooth_motions(name):
-    import gymnasium as gym
-
     worlds = 12
     venv = gym.make_vec(env_id(name), num_envs=worlds, autoreset_mode="Disabled", terminate_on_success=False)
     obs, info = venv.reset(seed=300)
