@@ -7,6 +7,7 @@ STAGES = {
     "train policy": "dexcompose_agents.stages.skill:Policy",
     "train held-states": "dexcompose_agents.stages.skill:HeldStates",
     "release-test": "dexcompose_agents.stages.fingers:ReleaseTest",
+    "mask-test": "dexcompose_agents.stages.fingers:MaskTest",
     "select-mask": "dexcompose_agents.stages.fingers:Mask",
     "train stabiliser": "dexcompose_agents.stages.residuals:Stabiliser",
     "train residual": "dexcompose_agents.stages.residuals:Residual",

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from dexcompose_agents.artefacts.shipped import DEFAULT_SELECTOR
+from dexcompose_agents.attribution.mask_table import TABLE, MaskTestConfig, plausible_masks, read_trials
 from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_release_test
-from dexcompose_agents.attribution.selectors import SELECTORS, Selection, select_mask
+from dexcompose_agents.attribution.selectors import SELECTORS, Selection, SelectorSettings, select_mask
 from dexcompose_agents.attribution.tables import read_csv
 from dexcompose_agents.stages.base import Advance, Backend, Chain, Piece, Reads, Stage
 from dexcompose_envs import parse_pair
@@ -64,9 +65,56 @@ class ReleaseTest(Stage):
             print(f"{row.mask!s:16s} retained {100 * row.p_ret:5.1f} %   clean {100 * row.p_clean:5.1f} %")
 
 
-@dataclass(frozen=True)
-class NoSettings:
-    """A selector's settings are its own."""
+@dataclass(kw_only=True)
+class MaskTest(Stage):
+    """Measure for every plausible mask of a pair how often the composite succeeds before residuals are trained."""
+
+    KEY = "mask test"
+    NEEDS = "pair"
+    SIMULATES = True
+
+    table: Path | None = None
+    """Release-test table of A; by default runs/release-test/A/release_test.csv."""
+    weights: Path | None = None
+    """Weights of B's base policy; by default the shipped ones."""
+    data: Path | None = None
+    """Held states of A; by default the shipped ones."""
+    num_envs: int = 64
+    """Worlds stepped together; does not change the result."""
+
+    @classmethod
+    def of_chain(cls, chain: Chain) -> Iterator[Stage]:
+        """None: it only serves the selector that foresees nothing."""
+        return iter(())
+
+    @classmethod
+    def defaults(cls, preset: str, name: str | None = None) -> MaskTestConfig:
+        return MaskTestConfig(rollouts=1, least_retention=0.0) if preset == "test" else MaskTestConfig()
+
+    def reads(self) -> list[Reads]:
+        a, b = parse_pair(self.name)
+        return [_table_of(self, a, self.table), self.policy_of(b, self.weights), self.library_of(a, self.data)]
+
+    def writes(self) -> dict[str, str]:
+        return {name: f"pretrained/mask_test/{self.name}{Path(name).suffix}" for name in (TABLE, "mask_test.json")}
+
+    def make(self, work: Path, advance: Advance, piece: Piece) -> None:
+        from dexcompose_agents.attribution.mask_test import run_mask_test
+        from dexcompose_agents.diffusion.policy import load_policy
+
+        table, weights, library = self.reads()
+        device = str(self.physics.get("device", "cpu"))
+        run_mask_test(
+            self.name, plausible_masks(read_csv(table.path), self.config), self.config, work,
+            policy=load_policy(parse_pair(self.name)[1], path=weights.path, device=device),
+            library=HeldStateLibrary.load(library.path), num_envs=self.num_envs, progress=piece.watch(advance),
+            env_kwargs=self.physics,
+        )  # fmt: skip
+
+    def tell(self) -> None:
+        for row in sorted(read_trials(self.destination / TABLE), key=lambda row: -row.success):
+            low, high = row.interval
+            print(f"{row.mask!s:16s} success {100 * row.success:5.1f} %   ({100 * low:.1f} to {100 * high:.1f})")
 
 
 @dataclass(kw_only=True)
@@ -81,6 +129,8 @@ class Mask(Stage):
     """How to choose."""
     table: Path | None = None
     """Release-test table; by default runs/release-test/A/release_test.csv."""
+    trials: Path | None = None
+    """Table of the mask test, for selector oracle; by default runs/mask-test/PAIR/mask_test.csv."""
     demos: Path | None = None
     """Folder with the demonstrations of B, whose finger use is measured; by default runs/demos."""
     out: Path | None = None
@@ -88,13 +138,14 @@ class Mask(Stage):
 
     @classmethod
     def of_chain(cls, chain: Chain) -> Iterator[Stage]:
-        for selector in sorted(SELECTORS, key=lambda name: name != DEFAULT_SELECTOR):
+        asked = [name for name, selector in SELECTORS.items() if selector.IN_CHAIN]
+        for selector in sorted(asked, key=lambda name: name != DEFAULT_SELECTOR):
             for stage in super().of_chain(chain):
                 yield replace(stage, selector=selector)  # type: ignore[call-arg]
 
     @classmethod
-    def defaults(cls, preset: str, name: str | None = None) -> NoSettings:
-        return NoSettings()
+    def defaults(cls, preset: str, name: str | None = None) -> SelectorSettings:
+        return SelectorSettings()
 
     @property
     def title(self) -> str:
@@ -108,26 +159,41 @@ class Mask(Stage):
         return self.destination.parent, {"mask.json": self.destination}
 
     def facts(self) -> dict[str, Any]:
-        return {"selector": self.selector, **vars(SELECTORS[self.selector]())}
+        return {"selector": self.selector, **self.chooser.facts()}
+
+    @property
+    def chooser(self) -> Any:
+        """The selector with its settings."""
+        return getattr(self.config, self.selector)
 
     def reads(self) -> list[Reads]:
         a, b = parse_pair(self.name)
-        made = Path("runs/release-test") / a / "release_test.csv"
-        table = self.file(self.table, f"pretrained/release_test/{a}.csv", made)
-        test = Reads("release-test table", table, f"dexcompose release-test {a}")
-        return [test, self.demonstrations_of(b, self.demos)]
+        reads = [_table_of(self, a, self.table), self.demonstrations_of(b, self.demos)]
+        if self.chooser.NEEDS_TRIALS:
+            made = Path("runs/mask-test") / self.name / TABLE
+            trials = self.file(self.trials, f"pretrained/mask_test/{self.name}.csv", made)
+            reads.append(Reads("mask test", trials, f"dexcompose mask-test {self.name}"))
+        return reads
 
     def writes(self) -> dict[str, str]:
         return {"mask.json": mask_file(self.name, self.selector)}
 
     def make(self, work: Path, advance: Advance, piece: Piece) -> None:
-        table, dataset = self.reads()
+        table, dataset, *trials = self.reads()
         root = dataset.path.parents[dataset_id_of(parse_pair(self.name)[1]).count("/")]
-        select_mask(self.name, self.selector, table.path, root).save(work / "mask.json")
+        tried = trials[0].path if trials else None
+        select_mask(self.name, self.chooser, table.path, root, tried).save(work / "mask.json")
 
     def tell(self) -> None:
         chosen = Selection.load(self.destination)
         print(f"{self.name}: preserve {chosen.mask}. {chosen.why}")
+
+
+def _table_of(stage: Stage, skill: str, given: Path | None) -> Reads:
+    """The release-test table of a retention skill."""
+    made = Path("runs/release-test") / skill / "release_test.csv"
+    table = stage.file(given, f"pretrained/release_test/{skill}.csv", made)
+    return Reads("release-test table", table, f"dexcompose release-test {skill}")
 
 
 def mask_file(pair: str, selector: str = DEFAULT_SELECTOR) -> str:

@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dexcompose_agents.attribution.tables import MaskResult, write_csv
 from dexcompose_envs import hand
+from dexcompose_envs.demonstrations import record
 from dexcompose_envs.held_states import COLUMNS, HeldStateLibrary, Manifest
 from dexcompose_envs.ownership import FingerMask
+from dexcompose_envs.skills import make_expert
 
 TERMS = {"palm_offset": slice(0, 3), "finger_contact": slice(3, 8)}
 
@@ -94,3 +97,19 @@ def fake():
     FakeWorlds.made.clear()
     masks = [FingerMask.parse(text) for text in ("TH+FF+MF+RF", "TH+FF+MF", "TH+FF", "TH", "FF+MF+RF+LF")]
     return SimpleNamespace(library=make_library(), make_vec=FakeWorlds, masks=masks, made=FakeWorlds.made)
+
+
+@pytest.fixture(scope="session")
+def demonstrations(tmp_path_factory):
+    """A folder with two demonstrations of PushButton."""
+    root = tmp_path_factory.mktemp("demonstrations")
+    record("PushButton", make_expert("PushButton"), episodes=2, num_envs=2, root=root, env_kwargs={"num_threads": 1})
+    return root
+
+
+@pytest.fixture
+def select_mask_files(demonstrations, tmp_path):
+    """What `select-mask` reads, by option: a release test that is complete, and demonstrations."""
+    table = tmp_path / "release_test.csv"
+    write_csv(table, [MaskResult(mask, 90 - i, 95, 100) for i, mask in enumerate(FingerMask.candidates())])
+    return {"table": table, "demos": demonstrations}
