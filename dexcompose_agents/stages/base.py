@@ -18,7 +18,7 @@ from dexcompose_agents.artefacts.shipped import pretrained_folder
 from dexcompose_agents.runtime.compute import PRESETS, Piece, physics_options
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import Advance, progress_bar
-from dexcompose_agents.stages.records import complete, content_hash
+from dexcompose_agents.stages.records import complete, content_hash, tidy
 from dexcompose_agents.stages.settings import changed, on_device, options, that_matter, with_options
 from dexcompose_envs.artefacts import DATA_VERSION
 from dexcompose_envs.demonstrations import dataset_id_of
@@ -74,6 +74,8 @@ class Stage(ABC):
     """Settings that aren't options, because the stage has an option of its own for them."""
     SIMULATES: ClassVar[bool] = False
     """Whether the preset's physics decide its result, rather than a setting."""
+    IN_CHAIN: ClassVar[bool] = True
+    """Whether `train all` does it."""
     QUICK: ClassVar[bool] = False
     """Whether it simply is made again when something has changed, rather than refused."""
 
@@ -96,7 +98,7 @@ class Stage(ABC):
     def of_chain(cls, chain: Chain) -> Iterator[Stage]:
         """The stages of this kind of a chain; what a stage reads is there when the next one is asked for."""
         settings = chain.settings.get(cls.KEY.replace(" ", "_"), {})
-        for name in chain.names(cls.NEEDS):
+        for name in chain.names(cls.NEEDS) if cls.IN_CHAIN else ():
             yield cls(name=name, preset=chain.preset, device=chain.device, settings=settings, chain=chain.out)
 
     @classmethod
@@ -170,6 +172,7 @@ class Stage(ABC):
         folder, places = self.places()
         with lock_folder(folder), saving_to(self.destination), progress_bar(self.title) as advance:
             _, unchanged = complete(self, folder, places, Piece(self.minutes), advance, again=self.QUICK)
+            tidy(folder)
         if unchanged:
             print(f"{self.title}: unchanged")
         self.tell()

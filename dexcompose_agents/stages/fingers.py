@@ -72,6 +72,7 @@ class MaskTest(Stage):
     KEY = "mask test"
     NEEDS = "pair"
     SIMULATES = True
+    IN_CHAIN = False
 
     table: Path | None = None
     """Release-test table of A; by default runs/release-test/A/release_test.csv."""
@@ -81,11 +82,6 @@ class MaskTest(Stage):
     """Held states of A; by default the shipped ones."""
     num_envs: int = 64
     """Worlds stepped together; does not change the result."""
-
-    @classmethod
-    def of_chain(cls, chain: Chain) -> Iterator[Stage]:
-        """None: it only serves the selector that foresees nothing."""
-        return iter(())
 
     @classmethod
     def defaults(cls, preset: str, name: str | None = None) -> MaskTestConfig:

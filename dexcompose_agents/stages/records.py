@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ from dexcompose_agents.runtime.provenance import machine_info, read_json, softwa
 from dexcompose_envs import __version__
 from dexcompose_envs.artefacts import checksum, difference
 from dexcompose_envs.errors import FileError, UsageError
+
+WORK = "work"
 
 
 class Work(Protocol):
@@ -60,20 +63,13 @@ def complete(
         UsageError: If the folder holds what other settings or inputs made, or what no stage made.
         FileError: If a file that it reads is missing, or one that it wrote was changed since.
     """
-    slug = stage.title.replace(" ", "-")
-    record_path, work = folder / "stages" / f"{slug}.json", folder / "work" / slug
     made_from: dict[str, Any] = json.loads(json.dumps(stage.made_from()))
+    if (done := _done(stage, folder, places, made_from)) is not None:
+        return done, True
+    record_path, work = _paths(stage, folder)
     record, started = stored(record_path), stored(work / "started.json")
     outputs = {str(place.relative_to(folder)): place for place in places.values()}
     if record and all(place.exists() for place in outputs.values()):
-        if record["made_from"] == made_from and record["outputs"].keys() == outputs.keys():
-            for name, place in outputs.items():
-                if (found := content_hash(place)) != (expected := record["outputs"][name]):
-                    raise FileError(
-                        f"'{place}' was damaged or changed since stage '{stage.title}' wrote it "
-                        f"(hash {found}, expected {expected}); remove it to make it again"
-                    )
-            return record, True
         _refuse(record, made_from, folder, f"a finished {stage.title}", again)
     elif not record and not started and not again:
         for place in filter(Path.exists, places.values()):
@@ -96,9 +92,39 @@ def complete(
     }
     write_json(record_path, record)
     shutil.rmtree(work, ignore_errors=True)
-    if not any(work.parent.iterdir()):
-        work.parent.rmdir()
     return record, False
+
+
+def done_already(stage: Work, folder: Path, places: Mapping[str, Path]) -> dict[str, Any] | None:
+    """The record of a stage that is done and unchanged, see `complete`; None where there is something to do."""
+    return _done(stage, folder, places, json.loads(json.dumps(stage.made_from())))
+
+
+def _done(stage: Work, folder: Path, places: Mapping[str, Path], made_from: Mapping[str, Any]) -> dict[str, Any] | None:
+    record = stored(_paths(stage, folder)[0])
+    outputs = {str(place.relative_to(folder)): place for place in places.values()}
+    there = bool(record) and all(place.exists() for place in outputs.values())
+    if not there or record["made_from"] != made_from or record["outputs"].keys() != outputs.keys():
+        return None
+    for name, place in outputs.items():
+        if (found := content_hash(place)) != (expected := record["outputs"][name]):
+            raise FileError(
+                f"'{place}' was damaged or changed since stage '{stage.title}' wrote it "
+                f"(hash {found}, expected {expected}); remove it to make it again"
+            )
+    return record
+
+
+def _paths(stage: Work, folder: Path) -> tuple[Path, Path]:
+    """A stage's record and its working folder."""
+    slug = stage.title.replace(" ", "-")
+    return folder / "stages" / f"{slug}.json", folder / WORK / slug
+
+
+def tidy(folder: Path) -> None:
+    """Removes the folder of working folders if none is left."""
+    with suppress(OSError):
+        (folder / WORK).rmdir()
 
 
 def _make(

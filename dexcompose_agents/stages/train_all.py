@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,10 +13,12 @@ from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_agents.runtime.provenance import write_json
 from dexcompose_agents.stages import STAGES
-from dexcompose_agents.stages.base import Needs, Piece, Preset
-from dexcompose_agents.stages.records import complete, stored
+from dexcompose_agents.stages.base import Needs, Piece, Preset, Stage
+from dexcompose_agents.stages.parallel import complete_all, default_jobs
+from dexcompose_agents.stages.records import complete, done_already, stored, tidy
 from dexcompose_agents.stages.settings import typed_dict, with_options
 from dexcompose_envs import __version__, pair_names, parse_pair, skill_names
+from dexcompose_envs.checks import whole_number
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.files import lock_folder
 
@@ -33,6 +35,8 @@ class TrainAll:
     """Stop after so many minutes with everything saved; the same command goes on. By default no limit."""
     out: Path = Path("runs/all")
     """Folder for everything."""
+    jobs: int | None = None
+    """Stages of one kind at a time, each on its share of the cores; by default one per core under cpu, else 1."""
     only: tuple[str, ...] = ()
     """Skills and pairs to make; a skill alone stops short of masks and residuals. By default every one."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -63,22 +67,41 @@ class TrainAll:
                 was = f"'{self.out}' was made with preset '{before['preset']}', now '{self.preset}'"
                 raise UsageError(f"{was}; choose another folder")
             rows = {row["stage"]: row for row in before.get("stages", [])}
-            for stage in (stage for entry in STAGES.values() for stage in resolve_name(entry).of_chain(self)):
-                places = {name: self.out / place for name, place in stage.writes().items()}
-                with progress_bar(stage.title) as advance:
-                    record, unchanged = complete(stage, self.out, places, piece, advance, again=True)
-                done = "unchanged" if unchanged else f"done in {record['seconds']:8.1f} s"
-                print(f"{stage.title:36s} {done}", flush=True)
-                rows[stage.title] = {key: record[key] for key in ("stage", "seconds", "machine", "versions")}
-                seconds = round(sum(row["seconds"] for row in rows.values()), 2)
-                about = {"preset": self.preset, "env_version": __version__, "seconds": seconds}
-                write_json(self.out / SUMMARY_FILE, about | {"stages": list(rows.values())})
+            for entry in STAGES.values():
+                kind = list(resolve_name(entry).of_chain(self))
+                for stage, record, unchanged in self._complete(kind, piece):
+                    done = "unchanged" if unchanged else f"done in {record['seconds']:8.1f} s"
+                    print(f"{stage.title:36s} {done}", flush=True)
+                    rows[stage.title] = {key: record[key] for key in ("stage", "seconds", "machine", "versions")}
+                    self._summarise(rows)
+            tidy(self.out)
         return self.out
+
+    def _complete(self, stages: list[Stage], piece: Piece) -> Iterator[tuple[Stage, dict[str, Any], bool]]:
+        """Stages of one kind with their records, and whether there was nothing to do."""
+        places = {stage.title: {name: self.out / place for name, place in stage.writes().items()} for stage in stages}
+        todo, jobs = stages, default_jobs(self.preset) if self.jobs is None else whole_number("jobs", self.jobs)
+        if jobs > 1:
+            done = [(stage, done_already(stage, self.out, places[stage.title])) for stage in stages]
+            yield from ((stage, record, True) for stage, record in done if record is not None)
+            todo = [stage for stage, record in done if record is None]
+        if jobs > 1 and len(todo) > 1:
+            yield from ((stage, record, False) for stage, record in complete_all(todo, self.out, piece, jobs))
+            return
+        for stage in todo:
+            with progress_bar(stage.title) as advance:
+                yield stage, *complete(stage, self.out, places[stage.title], piece, advance, again=True)
+
+    def _summarise(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes what the stages took; several at a time take less than their sum."""
+        seconds = round(sum(row["seconds"] for row in rows.values()), 2)
+        about = {"preset": self.preset, "env_version": __version__, "seconds": seconds}
+        write_json(self.out / SUMMARY_FILE, about | {"stages": list(rows.values())})
 
     @classmethod
     def command(cls) -> Any:
         """The chain as tyro is to see it: with the options of each stage under its name."""
-        stages = [resolve_name(entry) for entry in STAGES.values()]
+        stages = [stage for stage in map(resolve_name, STAGES.values()) if stage.IN_CHAIN]
         return with_options(
             cls, typed_dict("Settings", {stage.KEY.replace(" ", "_"): stage.options() for stage in stages})
         )

@@ -9,7 +9,7 @@ import pytest
 from dexcompose_agents.runtime.compute import Piece
 from dexcompose_agents.stages import base
 from dexcompose_agents.stages.base import Reads, Stage
-from dexcompose_agents.stages.records import complete
+from dexcompose_agents.stages.records import complete, tidy
 from dexcompose_envs.errors import FileError, UsageError
 
 
@@ -81,6 +81,7 @@ class Toy:
             _, unchanged = complete(stage, self.out, places, Piece(), print, again=self.again)
             assert unchanged == (stage.ran == 0)
             ran += [stage.KEY] * stage.ran
+        tidy(self.out)
         return ran
 
 
