@@ -18,7 +18,8 @@ import tyro
 from numpy.typing import NDArray
 
 from dexcompose_agents.artefacts.shipped import trained_in
-from dexcompose_agents.evaluation.protocol import UntilDecided, make_worlds
+from dexcompose_agents.evaluation.protocol import make_worlds
+from dexcompose_agents.evaluation.until_decided import UntilDecided
 from dexcompose_agents.methods import make_method
 from dexcompose_envs import PAIRS
 from dexcompose_envs.files import atomic_write

@@ -22,8 +22,9 @@ import tyro
 
 from dexcompose_agents.artefacts.shipped import choose_mask, trained_in
 from dexcompose_agents.diffusion.policy import load_policy
-from dexcompose_agents.evaluation.protocol import UntilDecided, make_worlds
+from dexcompose_agents.evaluation.protocol import make_worlds
 from dexcompose_agents.evaluation.statistics import wilson_interval
+from dexcompose_agents.evaluation.until_decided import UntilDecided
 from dexcompose_agents.methods import make_method
 from dexcompose_agents.methods.parts import load_stabiliser
 from dexcompose_agents.residual.config import ResidualBConfig, residual_b_preset

@@ -61,6 +61,8 @@ class Runs:
     """Hidden mass and friction: another draw in each episode, or the nominal ones."""
     sensor_noise: float = 0.0
     """Scale of the noise on what is observed; 1 is that of good sensors."""
+    start: Literal["held", "scratch"] = "held"
+    """Begin with a held object, or with the object on the table, which A's policy grasps first."""
     selector: str | None = None
     """Use the shipped masks of this selector; by default the shipped choice."""
     pretrained: Path | None = None
@@ -69,7 +71,8 @@ class Runs:
     @property
     def environment(self) -> dict[str, Any]:
         """Options of the environment."""
-        return {"physics": self.physics, "sensor_noise": self.sensor_noise}
+        varied = {"physics": self.physics, "sensor_noise": self.sensor_noise}
+        return varied if self.start == "held" else varied | {"start": self.start}
 
 
 @dataclass(kw_only=True)

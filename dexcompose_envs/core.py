@@ -14,6 +14,7 @@ from dexcompose_envs.actions import checked_actions, finite_actions
 from dexcompose_envs.arrays import choose, fresh, to_numpy
 from dexcompose_envs.checks import whole_number
 from dexcompose_envs.episodes import base_shake, phases
+from dexcompose_envs.episodes.hand_over import HandOver
 from dexcompose_envs.episodes.hidden_physics import LIMITS
 from dexcompose_envs.episodes.judge import Judge, Step, longest_episode
 from dexcompose_envs.episodes.restarts import Reports, Restarts
@@ -76,6 +77,7 @@ class BatchedCore:
             for place, offset in zip(self.chain.interaction_places, self.chain.offsets, strict=True)
         }
         longest = config.max_episode_steps or longest_episode(self.chain)
+        self._hand_over = HandOver(self.chain, n, self.arrays)
         self.judge = Judge(self.chain, n, longest, config.terminate_on_success, self.arrays)
         self._noise = SensorNoise(config.sensor_noise, self.arrays)
         self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
@@ -132,6 +134,7 @@ class BatchedCore:
         for name, part in self._firsts.parts(self._rows, MEMORY_PARTS).items():
             self._memory[name] = choose(worlds, part, self._memory[name])
         self._elapsed = choose(worlds, self.arrays.xp.zeros_like(self._elapsed), self._elapsed)
+        self._hand_over.reset(worlds)
         self.judge.reset(worlds, self.snapshot())
 
     def prepare_restarts(self) -> None:
@@ -160,14 +163,46 @@ class BatchedCore:
         targets = xp.concat([wrist, fingers], axis=-1)
         diverged = self.engine.step(xp.minimum(xp.maximum(targets, self._low), self._high))
         self._elapsed = self._elapsed + 1
-        self._memory["previous_action"] = actions
+        before, self._memory["previous_action"] = self._memory["previous_action"], actions
         if self.arrays.device is not None or diverged.any():
             # A diverged world holds no usable state; its episode's first state stands in for its last.
             self.engine.write(diverged, self._firsts.parts(self._rows, PHYSICS_PARTS))
-        result = self.judge.judge(self.snapshot(), self._elapsed, self._is_held_start, diverged)
+        result = self._judge(diverged)
+        self._begin_holds(before, result, diverged)
         if self.arrays.device is not None:
             self._check_late(self._restarts.report(spoilt, self.engine.problem()))
         return result
+
+    def _judge(self, diverged: Array) -> Step:
+        """Judges the control step just made."""
+        held = self._is_held
+        late, clock = self._hand_over.is_late(self._elapsed, held), self._clock
+        result = self.judge.judge(self.snapshot(), clock, held, diverged, late)
+        result.info["elapsed_steps"] = fresh(self._elapsed)
+        return result
+
+    def _begin_holds(self, before: Array, result: Step, diverged: Array) -> None:
+        """Hands episodes over to the composite whose object has come to be held; `before` (N, 28) acted a step ago."""
+        if not self.chain.is_composite:
+            return
+        xp, actions, snapshot = self.arrays.xp, self._memory["previous_action"], self.snapshot()
+        done = xp.any(xp.stack([result.info[f"{key}_done"] for key in self.chain.task_keys]), axis=0)
+        ready = self._hand_over.watch(
+            before, actions, self._elapsed, self._is_held, self.judge.streak,
+            self.judge.in_hand(snapshot)[0] & ~done & ~diverged,
+        )  # fmt: skip
+        if self.arrays.device is None and not ready.any():
+            return
+        memory = self._memory
+        now = {
+            "reference": actions[:, hand.NUM_WRIST :],
+            "hold_target": snapshot.sensors["object_position"],
+            "is_held_start": xp.ones_like(memory["is_held_start"]),
+        }
+        for name, value in now.items():
+            memory[name] = choose(ready, value, memory[name])
+        self.judge.reset(ready, self.snapshot())
+        result.info["object_turn"] = xp.where(ready, 0.0, result.info["object_turn"])
 
     def wrist_shake(self) -> Array:
         """By how much the next step's wrist targets will be off (N, 6), m and rad."""
@@ -184,9 +219,14 @@ class BatchedCore:
                 raise ContactOverflowError(f"world {world}: {self.engine.explain(int(problem[world]))}")
 
     @property
-    def _is_held_start(self) -> Array:
-        """Whether the present episodes began with the object in hand (N,) bool."""
+    def _is_held(self) -> Array:
+        """Whether the object of the present episodes counts as held, from the start or a hand-over on (N,) bool."""
         return self._memory["is_held_start"][:, 0] > 0.5
+
+    @property
+    def _clock(self) -> Array:
+        """Control steps (N,) that count for phases and limits."""
+        return self._hand_over.clock(self._elapsed, self._is_held)
 
     def snapshot(self) -> Snapshot:
         """What terms and tasks may look at now; views, valid until the next step."""
@@ -196,7 +236,7 @@ class BatchedCore:
             previous_action=self._memory["previous_action"],
             reference=self._memory["reference"],
             hold_target=self._memory["hold_target"],
-            phase=self._one_hot[self.judge.phase(self._elapsed)],
+            phase=self._one_hot[self.judge.phase(self._clock)],
             joint_low=self._low,
             joint_span=self._high - self._low,
             force_limit=self._force_limit,
@@ -218,12 +258,12 @@ class BatchedCore:
     @np.errstate(under="ignore")
     def initial_info(self) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
-        return self.judge.initial_info(self._elapsed, self._is_held_start, self.snapshot())
+        return self.judge.initial_info(self._elapsed, self._is_held, self.snapshot())
 
     def _remembered(self) -> list[Array]:
         """Everything but physics that an episode carries, each (N, ...)."""
         memory = [self._memory[name] for name in MEMORY_PARTS]
-        return [self._elapsed, *memory, *self.judge.memory(), self.engine.sensordata]
+        return [self._elapsed, *memory, *self._hand_over.memory(), *self.judge.memory(), self.engine.sensordata]
 
     def get_state(self) -> Array:
         """Full state (N, S) in the float type of the arrays; `set_state` of it continues bit by bit the same."""
@@ -253,7 +293,8 @@ class BatchedCore:
         # Held states are float32, whose targets may be rounded beyond their range.
         within = xp.abs(actions) <= 1.0 + 1e-6
         hidden = self.engine.constants.sound(self.engine.hidden()[index], LIMITS["mass"], LIMITS["friction"])
-        flags += [hidden, self.judge.sound(self._elapsed)[index], within, self.get_state()[index] == state]
+        remembered = self.judge.sound(self._elapsed) & self._hand_over.sound(self._elapsed)
+        flags += [hidden, remembered[index], within, self.get_state()[index] == state]
         return all(bool(flag.all()) for flag in flags)
 
     def _put(self, state: Array, index: Array) -> None:

@@ -46,6 +46,12 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
     `reset(options=...)` takes `start` ("held" or "scratch"), `held_index` (a row of the library) and `state` (from
     `get_state`).
 
+    A composite that starts from scratch begins with A's own task. Once A has succeeded and the hand holds the object
+    still (its finger targets the same for 20 control steps), the episode is held from there on, as if it had started
+    so: the targets become the observed `reference`, phases and limits count from then. If that has not come about 60
+    control steps after A's own time, the object counts as lost. `gym.make` limits a single environment's episode from
+    its start: give it a longer `max_episode_steps`.
+
     ## Episode end
     Terminated on success, or when the object of a held start is lost: further from its hold target in the palm frame
     than 5 cm, lower than 3 cm above the table, or (the rod) its axis turned by more than 25 degrees in the palm frame.

@@ -26,7 +26,8 @@ from dexcompose_agents.attribution.mask_table import (
     write_trials,
 )
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
-from dexcompose_agents.evaluation.protocol import UntilDecided, outcome_of
+from dexcompose_agents.evaluation.protocol import outcome_of
+from dexcompose_agents.evaluation.until_decided import UntilDecided
 from dexcompose_agents.methods.registry import make_method
 from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.progress import Advance

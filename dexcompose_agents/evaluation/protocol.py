@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
+from dexcompose_agents.artefacts.shipped import file_hash, policy_path
 from dexcompose_agents.evaluation.fingerprints import environment_fingerprint, run_config
+from dexcompose_agents.evaluation.full_episode import FullEpisode
 from dexcompose_agents.evaluation.manifest import MANIFEST_FILE, EvaluationError, Manifest
 from dexcompose_agents.evaluation.records import (
     MAX_ROLLOUTS,
@@ -30,17 +30,17 @@ from dexcompose_agents.evaluation.records import (
     tidy_episodes,
 )
 from dexcompose_agents.evaluation.results import summarise, write_results
+from dexcompose_agents.evaluation.until_decided import UntilDecided
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import Advance
 from dexcompose_agents.runtime.threads import one_thread
-from dexcompose_envs import OUTCOMES, register_chain
+from dexcompose_envs import OUTCOMES, parse_chain, register_chain
 from dexcompose_envs.checks import whole_number
-from dexcompose_envs.episodes.phases import ONGOING
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.options import CoreConfig
-from dexcompose_envs.rollouts import Episode, Moment, Rollout, Watcher, run_episodes
+from dexcompose_envs.rollouts import Episode, Rollout, run_episodes
 from dexcompose_envs.skills import composite_name
 
 HELD_SPLIT = "test"
@@ -63,14 +63,6 @@ def planned_episodes(seeds: int, rollouts: int) -> list[Episode]:
     whole_number("seeds", seeds, most=MAX_SEEDS)
     whole_number("rollouts", rollouts, most=MAX_ROLLOUTS)
     return [Episode(episode_seed(seed, rollout), tag=seed) for seed in range(seeds) for rollout in range(rollouts)]
-
-
-class UntilDecided(Watcher):
-    """Ends an episode as soon as its outcome is known: a failed one need not wait for the time limit."""
-
-    def step(self, moment: Moment) -> NDArray[np.bool_]:
-        """Worlds (N,) that are through."""
-        return moment.ended | (np.asarray(moment.info["outcome"]) != ONGOING)
 
 
 def outcome_of(rollout: Rollout) -> str:
@@ -136,7 +128,8 @@ def evaluate(
             their confidence intervals, not episode by episode.
         device: Where "warp" and the method's networks run, such as "cuda:0"; by default the back end's own.
         progress: Called with ``(finished, total)`` in episodes of this run, at the start and after every episode.
-        env_kwargs: Further options of the environment.
+        env_kwargs: Further options of the environment. With `start="scratch"` the retention skill's shipped policy
+            grasps first, see `full_episode`.
         worlds: Maker of the vector environment, ``worlds(pair, num_envs, **env_kwargs)``.
         **method_kwargs: Arguments of ``make_method``, e.g. ``mask="TH+MF+RF"``.
 
@@ -165,6 +158,13 @@ def evaluate(
         env |= environment_fingerprint(pair, options.get("held_states"))
     if engine:
         options["device"] = device
+    grasp = None
+    if options.get("start") == "scratch":
+        from dexcompose_agents.diffusion.agent import PolicyAgent  # torch, which nothing else here needs
+
+        retention = str(parse_chain(pair)[0])
+        grasp = PolicyAgent.load(retention, device=method_device(backend, device) or "cpu")
+        env["grasp"] = file_hash(policy_path(retention))
     config = run_config(pair, method, env, method_kwargs)
 
     with ExitStack() as stack:
@@ -180,7 +180,10 @@ def evaluate(
             stack.enter_context(one_thread())
             venv = worlds(pair, min(num_envs, len(todo)), **options)
             stack.callback(venv.close)
-            rollouts_run = run_episodes(venv, method, todo, UntilDecided(), in_order=False)
+            agent, watcher = (
+                (method, UntilDecided()) if grasp is None else [FullEpisode(method, grasp, venv.unwrapped)] * 2
+            )
+            rollouts_run = run_episodes(venv, agent, todo, watcher, in_order=False)
             for finished, rollout in enumerate(rollouts_run, len(plan) - len(todo) + 1):
                 book.add(rollout)
                 if progress is not None:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dexcompose_agents.evaluation.protocol import UntilDecided, make_worlds, outcome_of
+from dexcompose_agents.evaluation.protocol import make_worlds, outcome_of
 from dexcompose_agents.evaluation.tables import OUTCOME_LABELS
+from dexcompose_agents.evaluation.until_decided import UntilDecided
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_agents.runtime.provenance import read_json, write_json
 from dexcompose_agents.runtime.threads import one_thread

@@ -27,6 +27,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from dexcompose_agents.attribution.release_test import ReleaseTestConfig, base_motion
+from dexcompose_agents.held_states.eased_grip import SETTLE_STEPS, SOFTEN_STEPS, EasedGrip
 from dexcompose_agents.runtime.compute import make_numpy_vec
 from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import artefacts, env_id, hand
@@ -55,9 +56,9 @@ class HoldCriteria:
 
     reach_steps: int = 150
     """Control steps in which the policy must reach success."""
-    settle_steps: int = 15
+    settle_steps: int = SETTLE_STEPS
     """Control steps in which the grasp comes to rest."""
-    soften_steps: int = 10
+    soften_steps: int = SOFTEN_STEPS
     """Control steps in which the squeeze is lowered."""
     hold_steps: int = 50
     """Control steps of the quiet hold: 2 s at 25 Hz."""
@@ -214,10 +215,9 @@ class _Collector(Watcher):
         self.name, self._agent, self._criteria, self._worlds = agent.name, agent, criteria, worlds
         n = worlds.num_envs
         skill = make_retention(worlds.retention)
-        self._squeeze, self._max_turn = skill.HOLD_SQUEEZE, skill.MAX_TURN or np.inf
+        self._max_turn = skill.MAX_TURN or np.inf
         self._reached, self._reached_at = np.zeros(n, bool), np.zeros(n, np.int64)
-        self._command = np.zeros((n, hand.NUM_ACTIONS))
-        self._grasp, self._reference = np.zeros((2, n, hand.NUM_FINGER_JOINTS))
+        self._grip = EasedGrip(worlds.retention, n, criteria.settle_steps, criteria.soften_steps)
         self._start, self._axis = np.zeros((2, n, 3))
         self._stayed = np.zeros((n, hand.NUM_WRIST))
         self._shake = np.zeros((n, *base_shake.SHAPE))
@@ -237,7 +237,7 @@ class _Collector(Watcher):
             self._motion[world, :-1] = base_motion(carry, rng.uniform(0.0, 2.0 * np.pi, 1))
 
     def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
-        command = self._command.astype(np.float32)
+        command = self._grip.command.astype(np.float32)
         if self._reached.all():
             return command
         return np.where(self._reached[:, None], command, self._agent.act(obs))
@@ -285,7 +285,8 @@ class _Collector(Watcher):
 
         arrived = ~reached & ~over & success
         self._stay(arrived, moment)
-        self._soften(since, moment.obs)
+        joints = np.asarray(moment.obs["task_a"][:, hand.NUM_WRIST : hand.NUM_ACTIONS], np.float64)
+        self._grip.ease(since, joints)
         self._carry(carried)
         if arrived.any():
             self.idle(np.flatnonzero(arrived))
@@ -293,31 +294,18 @@ class _Collector(Watcher):
 
     def _stay(self, arrived: NDArray[np.bool_], moment: Moment) -> None:
         """Tells some worlds to stay where they are, with the squeeze that they have."""
-        wrist = moment.obs["task_a"][:, : hand.NUM_WRIST]
-        self._command[arrived] = np.concatenate([wrist, moment.actions[:, hand.NUM_WRIST :]], axis=1)[arrived]
-        self._grasp[arrived] = self._command[arrived][:, hand.NUM_WRIST :]
-        self._stayed[arrived] = self._command[arrived][:, : hand.NUM_WRIST]
+        wrist = np.asarray(moment.obs["task_a"][:, : hand.NUM_WRIST], np.float64)
+        self._grip.stay(arrived, wrist, moment.actions[:, hand.NUM_WRIST :])
+        self._stayed[arrived] = self._grip.command[arrived][:, : hand.NUM_WRIST]
         self._reached_at[arrived] = moment.steps[arrived]
         self._reached = self._reached | arrived
-
-    def _soften(self, since: NDArray[np.int64], obs: Mapping[str, Array]) -> None:
-        """Lowers the squeeze of the worlds whose turn it is; `since` (N,) control steps since they arrived."""
-        settle, soften = self._criteria.settle_steps, self._criteria.soften_steps
-        settled = since == settle
-        joints = np.asarray(obs["task_a"][:, hand.NUM_WRIST : hand.NUM_ACTIONS], np.float64)
-        soft = joints + self._squeeze * (self._grasp - joints)
-        self._reference[settled] = np.clip(soft, -1.0, 1.0)[settled]
-        softening = (since >= settle) & (since < settle + soften)
-        share = ((since - settle + 1) / soften)[:, None]
-        fingers = self._grasp + share * (self._reference - self._grasp)
-        self._command[softening, hand.NUM_WRIST :] = fingers[softening]
 
     def _carry(self, carried: NDArray[np.int64]) -> None:
         """Moves the wrists of worlds whose quiet hold is over; `carried` (N,) control steps since."""
         moving = carried >= 0
         offset = base_shake.offset(self._shake, carried) + self._motion[np.arange(len(carried)), np.maximum(carried, 0)]
         moved = self._stayed + offset * NORMALISED_PER_UNIT[: hand.NUM_WRIST]
-        self._command[moving, : hand.NUM_WRIST] = np.clip(moved, -1.0, 1.0)[moving]
+        self._grip.command[moving, : hand.NUM_WRIST] = np.clip(moved, -1.0, 1.0)[moving]
 
     def result(self, world: int, moment: Moment) -> tuple[str, Row | None]:
         row = self._rows.pop(world, None)
@@ -326,7 +314,7 @@ class _Collector(Watcher):
     def _row(self, world: int, columns: Mapping[str, NDArray[Any]]) -> Row:
         """A held state: what the world is in now."""
         row = {name: np.array(column[world], np.float64) for name, column in columns.items()}
-        row["reference"] = hand.denormalize(self._command[world])[hand.NUM_WRIST :]
+        row["reference"] = hand.denormalize(self._grip.command[world])[hand.NUM_WRIST :]
         row["hold_target"] = self._position[world]
         return row
 

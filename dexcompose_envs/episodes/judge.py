@@ -58,6 +58,11 @@ class Judge:
         self._first_rotation = arrays.zeros(num_worlds, 4)
 
     @property
+    def streak(self) -> Array:
+        """Control steps in a row (N,) in which the retention skill was achieved."""
+        return self._streak
+
+    @property
     def stage(self) -> Array:
         """Index of the interaction in turn (N,)."""
         return self._stage
@@ -102,15 +107,23 @@ class Judge:
         elapsed = elapsed - self._stage_since
         return self._xp.astype(elapsed >= phases.HOLD_STEPS, whole) + (elapsed >= phases.INTERACT_FROM)
 
-    def judge(self, snapshot: Snapshot, elapsed: Array, is_held_start: Array, diverged: Array) -> Step:
-        """Judges the control step just made, `elapsed` (N,) counting it; `diverged` worlds broke down in it."""
+    def judge(self, snapshot: Snapshot, elapsed: Array, is_held_start: Array, diverged: Array, late: Array) -> Step:
+        """Judges the control step just made.
+
+        Args:
+            snapshot: What is seen after it.
+            elapsed: Control steps (N,) of the episode, this one included; 0 before a composite's object is held.
+            is_held_start: Whether the object counts as held (N,).
+            diverged: Worlds (N,) that broke down in it.
+            late: Worlds (N,) whose object should have come to be held by now, which counts as lost.
+        """
         xp, where = self._xp, self._xp.where
         phase = self.phase(elapsed - 1)  # of the action just executed, not of the next one
         lost_in = where((self._stage > 0) & (phase == 0), phases.LOST_DROP, phases.LOST_INIT + phase)
         facts = self._facts(snapshot)
         held, lost, distance = self._retention(snapshot, is_held_start)
         success, failed, gained = self._progress(snapshot, held, elapsed, is_held_start)
-        success, lost, held = success & ~diverged, lost & ~diverged, held & ~diverged
+        success, lost, held = success & ~diverged, (lost | late) & ~diverged, held & ~diverged
         failed = failed & ~(success | lost | diverged)
         outcome = where(failed, phases.B_FAIL, self._arrays.full((len(success),), phases.ONGOING, xp.int64))
         self._outcome = where(success, phases.SUCCESS, where(lost, lost_in, outcome))
@@ -161,16 +174,22 @@ class Judge:
         if skill is None:
             held = self._arrays.full((n,), True, dtype=xp.bool)
             return held, ~held, self._arrays.zeros(n)
-        offset = snapshot.sensors["object_position"] - snapshot.hold_target
-        distance = xp.sqrt(xp.sum(offset * offset, axis=-1))
-        height = snapshot.sensors["object_world_position"][:, 2]
-        kept = (distance <= skill.RETENTION_RADIUS) & (height >= skill.DROP_HEIGHT)
+        kept, distance = self.in_hand(snapshot)
         if skill.MAX_TURN is not None:
             axis, first = axis_of(snapshot.sensors["object_quaternion"]), axis_of(self._first_rotation)
             kept = kept & (xp.sum(axis * first, axis=-1) >= math.cos(skill.MAX_TURN))
         achieved = skill.achieved(snapshot)
         self._streak = xp.where(achieved, self._streak + 1, 0)
         return xp.where(is_held_start, kept, achieved), ~kept & is_held_start, distance
+
+    def in_hand(self, snapshot: Snapshot) -> tuple[Array, Array]:
+        """Whether the object is near its hold target and in the air, and its distance from it (m), each (N,)."""
+        skill, xp = self._chain.retention, self._xp
+        assert skill is not None
+        offset = snapshot.sensors["object_position"] - snapshot.hold_target
+        distance = xp.sqrt(xp.sum(offset * offset, axis=-1))
+        height = snapshot.sensors["object_world_position"][:, 2]
+        return (distance <= skill.RETENTION_RADIUS) & (height >= skill.DROP_HEIGHT), distance
 
     def _progress(
         self, snapshot: Snapshot, held: Array, elapsed: Array, is_held_start: Array
