@@ -54,8 +54,9 @@ class BatchedCore:
         self.start = config.start_of(self.chain)
         self.scene = build_scene(config.retention, *config.interactions)
         self.sampler = StartSampler(
-            self.scene, config.shake_of(self.chain), config.hidden_physics, config.held_split, config.held_states
-        )
+            self.scene, config.shake_of(self.chain), config.hidden_physics_of(self.chain), config.held_split,
+            config.held_states,
+        )  # fmt: skip
         self.sampler.check(self.start)
         self.engine = make_engine(config.backend, self.scene, n, config.num_threads, config.device)
         self.arrays = self.engine.arrays

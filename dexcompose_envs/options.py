@@ -69,7 +69,7 @@ class CoreConfig:
             raise UsageError(f"terminate_on_success is {self.terminate_on_success!r}; expected True or False")
         if self.base_shake is not None:
             real_number("base_shake", self.base_shake, 0.0, 5.0)
-        self.hidden_physics  # noqa: B018  (refuses what makes no sense)
+        HiddenPhysics.of(self.physics)  # refuses what makes no sense
         real_number("sensor_noise", self.sensor_noise, 0.0, 10.0)
         if self.num_threads is not None:
             whole_number("num_threads", self.num_threads)
@@ -85,10 +85,9 @@ class CoreConfig:
         """How episodes start, unless a reset says otherwise."""
         return self.start or ("held" if chain.is_composite else "scratch")
 
-    @property
-    def hidden_physics(self) -> HiddenPhysics:
-        """What `physics` means."""
-        return HiddenPhysics.of(self.physics)
+    def hidden_physics_of(self, chain: Chain) -> HiddenPhysics:
+        """What `physics` means for the object."""
+        return HiddenPhysics.of(self.physics, *([] if chain.retention is None else [chain.retention.MASS_FACTORS]))
 
     def shake_of(self, chain: Chain) -> float:
         """Scale of the wrist's tremble."""

@@ -23,6 +23,10 @@ LIMITS = {"mass": (0.05, 20.0), "friction": (0.01, 1.5)}
 """Least and largest factor on the mass, and friction, that may be asked for."""
 
 
+MASS_FACTORS: Range = (0.7, 2.5)
+"""Range of the factor on the object's mass, unless told otherwise; a skill says it by `RetentionSkill.MASS_FACTORS`."""
+
+
 @dataclass(frozen=True)
 class HiddenPhysics:
     """What an episode's hidden physics are drawn from.
@@ -34,13 +38,15 @@ class HiddenPhysics:
             proved to be quiet; else they are drawn anew.
     """
 
-    mass: Range = (0.7, 2.5)
+    mass: Range = MASS_FACTORS
     friction: Range = (0.4, 0.9)
     own: bool = True
 
     @classmethod
-    def of(cls, option: Any) -> HiddenPhysics:
+    def of(cls, option: Any, mass: Range = MASS_FACTORS) -> HiddenPhysics:
         """From the option of an environment: "randomised", "nominal", or a mapping.
+
+        `mass` is the object's own range of factors.
 
         A mapping names "mass" (factor), "friction" or both, each a number or a range; what it leaves out stays as it is
         in "randomised". Held states may not be quiet under what it says.
@@ -50,9 +56,9 @@ class HiddenPhysics:
         """
         if not isinstance(option, Mapping):
             name = one_of("physics", option, PRESETS)
-            return cls() if name == "randomised" else cls((1.0, 1.0), (FRICTION, FRICTION), own=False)
-        known = tuple(LIMITS)
-        return cls(own=False, **{one_of("physics", name, known): _range(name, option[name]) for name in option})
+            return cls(mass) if name == "randomised" else cls((1.0, 1.0), (FRICTION, FRICTION), own=False)
+        given = {one_of("physics", name, tuple(LIMITS)): _range(name, option[name]) for name in option}
+        return cls(**{"mass": mass} | given, own=False)
 
     def sample(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draws mass factor and friction (2,)."""

@@ -14,7 +14,7 @@ from dexcompose_envs.skills.terms import axis_of, in_reach
 
 
 class PickCan(StandingThing):
-    """A closed drinks can of 66 mm by 115 mm and nominally 150 g: how full it is shows in no observation.
+    """A closed drinks can of 66 mm by 115 mm and 120 to 360 g: how full it is shows in no observation.
 
     Success: the can's centre is at least 0.15 m above the table, within 12 cm of the palm centre, and its axis within
     25 degrees of upright, for 10 control steps in a row. The can starts within +-3 cm of the nominal place.
@@ -22,11 +22,11 @@ class PickCan(StandingThing):
 
     name = "PickCan"
     DESCRIPTION = (
-        "Hold a closed drinks can of 66 mm by 115 mm and 105 to 375 g from the side, after lifting it upright."
+        "Hold a closed drinks can of 66 mm by 115 mm and 120 to 360 g from the side, after lifting it upright."
     )
     THING = "can"
     RADIUS, HALF_HEIGHT = 0.033, 0.0575
-    MASS = 0.15
+    MASS, MASS_FACTORS = 0.15, (0.8, 2.4)
     MAX_TILT = float(np.deg2rad(25.0))
 
     def build(self, things: Things) -> None:

@@ -42,6 +42,7 @@ class PourMug(StandingThing):
     """Range (rad) of the axis' angle from upright while it pours."""
     MAX_YAW = float(np.deg2rad(25.0))
     MAX_STEPS = 200
+    MASS_FACTORS = (0.85, 1.7)
 
     def build(self, things: Things) -> None:
         """Adds wall, bottom and handle."""

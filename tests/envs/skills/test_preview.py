@@ -128,3 +128,14 @@ def test_fingerprints_cover_springs_and_magnets():
             assert model_hash(model) != before
         finally:
             values[:] = kept
+
+
+@pytest.mark.parametrize("name", ["PickCan", "PourMug"])
+def test_an_object_has_its_own_range_of_hidden_mass(name):
+    low, high = make_skill(name).MASS_FACTORS
+    for physics, lows, highs in (("randomised", low, high), ({"friction": 0.5}, low, high), ({"mass": 3.0}, 3.0, 3.0)):
+        venv = gym.make_vec(env_id(name), num_envs=8, physics=physics, num_threads=1)
+        venv.reset(seed=0)
+        mass = venv.unwrapped.hidden_physics()["mass"]
+        assert lows - 1e-9 <= mass.min() and mass.max() <= highs + 1e-9
+        venv.close()
