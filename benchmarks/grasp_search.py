@@ -145,11 +145,21 @@ class Surface:
         mujoco.mj_kinematics(self._model, self._data)
         out = np.stack([np.zeros(5), -np.sin(direction), np.cos(direction)], axis=-1)
         points, normals = np.zeros((5, 3)), np.zeros((5, 3))
-        width = min(self._hit(np.zeros(3), side * np.eye(3)[0])[0][0] * side for side in (-1.0, 1.0))
+        width = self._half_width()
         for i in range(5):
             offset = np.clip(aside[i], -ASIDE_SHARE * width, ASIDE_SHARE * width)
             points[i], normals[i] = self._hit(np.array([offset, 0.0, 0.0]), out[i])
         return points, normals
+
+    def _half_width(self) -> float:
+        """How far the object reaches to both sides along the palm's x axis, m; a ray might find it hollow there."""
+        boxes, ends = self._model.geom_aabb, []
+        for geom in np.flatnonzero(self._model.geom_bodyid == self._model.body("object").id):
+            turn = self._data.geom_xmat[geom].reshape(3, 3)
+            middle = (self._data.geom_xpos[geom] + turn @ boxes[geom, :3] - self._middle)[0]
+            half = np.abs(turn[0]) @ boxes[geom, 3:]
+            ends.append([middle + half, half - middle])
+        return float(np.max(ends, axis=0).min())
 
     def _hit(self, inside: Numbers, out: Numbers) -> tuple[Numbers, Numbers]:
         """Where a ray from afar against `out`, aimed at a point inside, meets the object; its normal there."""

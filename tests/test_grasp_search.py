@@ -49,6 +49,16 @@ def test_contacts_on_a_rod_lie_on_its_mantle_however_the_wrist_is_turned(yaw):
     np.testing.assert_allclose(points[:, 0], ASIDE, atol=1e-9)
 
 
+def test_contacts_on_a_hollow_mug_taken_from_the_side_are_on_its_wall(preview_skills):
+    mug = make_retention("PourMug")
+    euler = np.array([0.0, 0.0, np.pi / 2])
+    points, normals = Surface(build_scene("PourMug").model, mug.nominal_pose).touch(euler, DIRECTION, ASIDE)
+    np.testing.assert_allclose(np.abs(points[:, 0]), np.abs(ASIDE), atol=1e-9)  # the palm's x axis is vertical
+    across = np.linalg.norm(points[:, 1:], axis=1)
+    assert (across > 0.99 * mug.RADIUS).all() and (across < mug.RADIUS / np.cos(np.pi / mug.SIDES) + 1e-6).all()
+    np.testing.assert_allclose(normals[:, 0], 0.0, atol=1e-6)
+
+
 def test_fingers_reach_where_they_have_been():
     model = hand.make_spec().compile()
     data, fingers, rng = mujoco.MjData(model), FingerReach(), np.random.default_rng(0)
