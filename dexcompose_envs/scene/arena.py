@@ -47,10 +47,10 @@ def add_arena(spec: mujoco.MjSpec) -> None:
         specular=[0.3] * 3,
     )  # fmt: skip
     world.add_light(pos=[0.6, 0.9, 1.4], dir=[-0.3, -0.7, -1.0], castshadow=False, diffuse=[0.20, 0.21, 0.24])
-    _add_camera(spec, "overview", [0.50, -0.78, 0.50], [0.14, 0.0, 0.10], 42.0)
+    _add_camera(spec, "overview", [-0.28, -0.70, 0.52], [0.17, 0.0, 0.19], 42.0)
     follow = mujoco.mjtCamLight.mjCAMLIGHT_TARGETBODY  # looks at the fingertips, wherever they are
     world.add_camera(name="hand", pos=[0.42, -0.48, 0.42], mode=follow, targetbody="mfdistal", fovy=38.0)
-    _add_camera(spec, "fixture", [0.66, -0.34, 0.26], [0.34, 0.0, 0.09], 42.0)
+    _add_camera(spec, "fixture", [-0.10, -0.34, 0.46], [0.36, 0.02, 0.17], 42.0)
 
 
 def _add_camera(
