@@ -22,7 +22,11 @@ _MATERIALS = {
 }
 
 
-def add_arena(spec: mujoco.MjSpec) -> None:
+View = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Where a camera stands and what it looks at, m."""
+
+
+def add_arena(spec: mujoco.MjSpec, fixture_view: View) -> None:
     """Adds materials, sky, lights, the table (top at z = 0) and the cameras `overview`, `hand` and `fixture`."""
     for name, (rgba, specular, shininess, reflectance) in _MATERIALS.items():
         spec.add_material(name=name, rgba=rgba, specular=specular, shininess=shininess, reflectance=reflectance)
@@ -47,20 +51,19 @@ def add_arena(spec: mujoco.MjSpec) -> None:
         specular=[0.3] * 3,
     )  # fmt: skip
     world.add_light(pos=[0.6, 0.9, 1.4], dir=[-0.3, -0.7, -1.0], castshadow=False, diffuse=[0.20, 0.21, 0.24])
-    _add_camera(spec, "overview", [-0.28, -0.70, 0.52], [0.17, 0.0, 0.19], 42.0)
+    _add_camera(spec, "overview", ((-0.28, -0.70, 0.52), (0.17, 0.0, 0.19)))
     follow = mujoco.mjtCamLight.mjCAMLIGHT_TARGETBODY  # looks at the fingertips, wherever they are
     world.add_camera(name="hand", pos=[0.42, -0.48, 0.42], mode=follow, targetbody="mfdistal", fovy=38.0)
-    _add_camera(spec, "fixture", [-0.10, -0.34, 0.46], [0.36, 0.02, 0.17], 42.0)
+    _add_camera(spec, "fixture", fixture_view)
 
 
-def _add_camera(
-    spec: mujoco.MjSpec, name: str, position: list[float], target: list[float], field_of_view: float
-) -> None:
-    """A fixed camera looking from `position` at `target` with z up."""
+def _add_camera(spec: mujoco.MjSpec, name: str, view: View) -> None:
+    """A fixed camera, z up."""
+    position, target = view
     back = np.subtract(position, target)
     back /= np.linalg.norm(back)
     right = np.cross([0.0, 0.0, 1.0], back)
     right /= np.linalg.norm(right)
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, np.stack([right, np.cross(back, right), back], axis=1).flatten())
-    spec.worldbody.add_camera(name=name, pos=position, quat=quat, fovy=field_of_view)
+    spec.worldbody.add_camera(name=name, pos=position, quat=quat, fovy=42.0)

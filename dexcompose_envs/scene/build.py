@@ -13,7 +13,7 @@ from dexcompose_envs.scene.model_hash import model_hash
 from dexcompose_envs.scene.rendering import LARGEST
 from dexcompose_envs.scene.sensors import OBJECT, add_hand_sensors, add_object_sensors, add_skill_sensors, sensor_groups
 from dexcompose_envs.skills import make_skill
-from dexcompose_envs.skills.base import Skill, Things
+from dexcompose_envs.skills.base import InteractionSkill, Skill, Things
 from dexcompose_envs.skills.chain import Chain
 from dexcompose_envs.timing import PHYSICS_STEP
 
@@ -50,7 +50,7 @@ def build_scene(*names: str | None) -> Scene:
 def _compile(chain: Chain) -> Scene:
     spec = hand.make_spec(first_body=None if chain.retention is None else OBJECT)
     _set_options(spec)
-    add_arena(spec)
+    add_arena(spec, (chain.interactions[0] if chain.interactions else InteractionSkill).VIEW)
     bodies = {place: _add_things(spec, skill, place) for place, skill in chain.skills.items()}
     add_hand_sensors(spec)
     if chain.retention is not None:

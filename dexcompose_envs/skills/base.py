@@ -137,6 +137,9 @@ class InteractionSkill(Skill):
     kind = "interaction"
     observation_key = "task_b"
     FINGER_DROPOUT = 0.5
+    VIEW: ClassVar[tuple[tuple[float, float, float], tuple[float, float, float]]]
+    VIEW = ((0.66, -0.34, 0.26), (0.34, 0.0, 0.09))
+    """Where the camera `fixture` stands and what it looks at, m."""
     RESIDUAL_BOUND: ClassVar[tuple[float, float, float]] = (0.03, 0.15, 0.2)
     """beta_B of Eq. 10: wrist position (m), wrist Euler angles (rad), released fingers' joints (rad)."""
     RESIDUAL_DIMENSIONS: ClassVar[tuple[str, ...]] = ("wrist", "fingers")

@@ -41,6 +41,7 @@ class UprightFixture(InteractionSkill):
     APPROACH_LIMIT: ClassVar[float] = 0.06
     """From this distance (m) on it does not matter how much further the fingertip is."""
     RESIDUAL_DIMENSIONS = ("wrist",)
+    VIEW = ((-0.10, -0.34, 0.46), (0.36, 0.02, 0.17))
 
     @property
     @abstractmethod
