@@ -59,12 +59,21 @@ def _run_summary(records: Sequence[EpisodeRecord], entry: Mapping[str, Any]) -> 
         **_over_seeds(records),
         "wilson95": _interval(stats.wilson_interval(successes, len(records))),
         "outcomes": {name: outcomes[name] for name in OUTCOME_NAMES},
+        "preservation": _preservation(outcomes, len(records)),
         "mean_steps": sum(record.steps for record in records) / len(records),
         "published_percent": published.published_success(pair, method),
         "mask": entry.get("config", {}).get("method", {}).get("mask"),
-        "environment": {name: value for name, value in environment.items() if name in ("physics", "sensor_noise")},
+        "environment": {
+            name: value for name, value in environment.items() if name in ("physics", "sensor_noise", "start")
+        },
         "wall_time_s": entry.get("wall_time_s"),
     }
+
+
+def _preservation(outcomes: Mapping[str, int], episodes: int) -> dict[str, float | None]:
+    """Shares (Fig. 3) of rollouts that kept A's object, and of those, that also did B; None where none kept it."""
+    kept = outcomes["success"] + outcomes["b_fail"]
+    return {"a": kept / episodes, "b": outcomes["success"] / kept if kept else None}
 
 
 def _difference(

@@ -29,7 +29,7 @@ class Row(NamedTuple):
     """One method's line in a block, as text: "85.5 ± 2.1" (mean and sample SD over seeds), "81.0 to 89.1", "+3.2".
 
     There is "-" for an interval or a published number that does not exist, and no difference from itself for the
-    reference. ``counts`` are the rollouts by outcome, None for the overall block.
+    reference. ``counts`` are the rollouts by outcome, None for the overall block; ``preserved``: A kept, B done then.
     """
 
     label: str
@@ -39,6 +39,7 @@ class Row(NamedTuple):
     difference_interval: str
     published: str
     counts: dict[str, int] | None
+    preserved: tuple[str, ...]
     finished: bool
 
 
@@ -85,6 +86,7 @@ def _row(row: dict[str, Any], label: str, difference: float | None, interval: di
         difference_interval="" if difference is None else _interval(interval, points),
         published="-" if published is None else f"{published:.1f}",
         counts=row.get("outcomes"),
+        preserved=tuple("-" if x is None else percent(x) for x in row.get("preservation", {}).values()),
         finished=row.get("complete") is not False,
     )
 
@@ -186,7 +188,12 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
         success.caption = fit(coverage(results))
     console.print(success)
     names, counted = OUTCOME_NAMES[1:], [block for block in tables if block.rows[0].counts is not None]
-    title = "How the other rollouts ended"
-    console.print(table(title, names, counted, lambda row: [str((row.counts or {})[name]) for name in names]))
+    title = "How the other rollouts ended; A: object kept, B: done of those, %"
+    console.print(
+        table(
+            title, (*names, "A", "B"), counted,
+            lambda row: [*(str((row.counts or {})[name]) for name in names), *row.preserved],
+        )
+    )  # fmt: skip
     if not all(row.finished for block in counted for row in block.rows):
         console.print("* unfinished")

@@ -167,6 +167,13 @@ def test_verdict_of_one_method() -> None:
     )
 
 
+def test_what_is_left_of_each_skill() -> None:
+    """A is preserved where the object was kept, B where it was done then; nobody's guess where nothing was kept."""
+    run = summarise(records(BALL, "m", "ssbd"))["runs"][0]
+    assert run["preservation"] == {"a": 0.75, "b": pytest.approx(2 / 3)}
+    assert summarise(records(BALL, "m", "dd"))["runs"][0]["preservation"] == {"a": 0.0, "b": None}
+
+
 @pytest.mark.parametrize("path", sorted(COMMITTED.glob("*/episodes.csv")), ids=lambda path: path.parent.name)
 def test_committed_results_say_what_their_episodes_say(path: Path) -> None:
     """Nothing in a committed ``results.json`` is written by hand or left over from an earlier rule."""
