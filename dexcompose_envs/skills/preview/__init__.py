@@ -5,8 +5,7 @@
     register_preview()
     env = gym.make("DexCompose/GraspBall-OpenDoor-v0")
 
-They may still change: the mug's grasp is rough, it slips in one of eight episodes. Can and mug have no held states, so
-that their pairs can't be started yet.
+They may still change. Can and mug have no held states, so that their pairs can't be started with the object in hand yet.
 """
 
 from __future__ import annotations

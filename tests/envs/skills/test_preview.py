@@ -13,8 +13,6 @@ from dexcompose_envs.skills.preview import PREVIEW, register_preview
 
 pytestmark = pytest.mark.usefixtures("preview_skills")
 NAMES = [skill.name for skill in PREVIEW]
-ROUGH = {"PourMug": 0.7}
-"""Success of experts that are still rough; 0.9 of the others."""
 FIXTURES = [skill.name for skill in PREVIEW if skill.kind == "interaction"]
 
 
@@ -31,7 +29,7 @@ def test_the_expert_succeeds_in_smooth_motions(name):
         obs, *_, info = venv.step(hand.normalize(targets[-1]).astype(np.float32))
         success |= info["success"]
     venv.close()
-    assert success.mean() >= ROUGH.get(name, 0.9), f"failed: {np.flatnonzero(~success)}"
+    assert success.mean() >= 0.9, f"failed: {np.flatnonzero(~success)}"
     jumps = np.abs(np.diff(targets, axis=0)).max(axis=(0, 1))
     assert jumps[:3].max() <= 0.03
     assert jumps[3:6].max() <= 0.15
