@@ -5,7 +5,7 @@
     register_preview()
     env = gym.make("DexCompose/GraspBall-OpenDoor-v0")
 
-They may still change. Can and mug have no held states, so that their pairs can't be started with the object in hand yet.
+They may still change. Can and mug have no held states, so that their pairs only start from scratch so far.
 """
 
 from __future__ import annotations
