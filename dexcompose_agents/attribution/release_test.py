@@ -10,8 +10,9 @@ least 0.03 m above the table (`phases.DROP_HEIGHT`), and was never lost on the w
 released finger's contact force on the object stays below `F_min` over the last 20 steps, retained or not.
 
 **Base motion is our addition.** With `motion="shake"` the wrist moves as it will in a composite while the fingers
-open: it pitches by 1.1 rad from its hold pose during steps 20 to 60 (fingers point down, as for pressing a button),
-swings by +-5 cm in a random horizontal direction (one sine period, steps 40 to 90) and is still for the last 10 steps.
+open: during steps 20 to 60 it pitches by 1.1 rad from its hold pose (fingers point down, as for pressing a button) and,
+if the object was taken from the side, takes the roll of the hold off (the palm turns down); it swings by +-5 cm in a
+random horizontal direction (one sine period, steps 40 to 90) and is still for the last 10 steps.
 Otherwise a grasp that only the direction of gravity keeps would pass. The wrist trembles besides, as it does in a
 composite (`base_shake`). `motion="still"` with `base_shake=0` is the test as the paper has it. Mass and friction are
 those of the held state.
@@ -47,6 +48,7 @@ from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.observations import FORCE_SCALE, LENGTH_SCALE, Array
 from dexcompose_envs.ownership import FingerMask
 from dexcompose_envs.rollouts import Episode, Moment, Watcher, run_episodes
+from dexcompose_envs.skills import make_retention
 
 MOTIONS = ("shake", "still")
 
@@ -111,8 +113,8 @@ def draw_rollout(library: HeldStateLibrary, config: ReleaseTestConfig, k: int) -
     return Draw(index, float(rng.uniform(0.0, 2.0 * np.pi)), int(rng.integers(2**31)))
 
 
-def base_motion(config: ReleaseTestConfig, directions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Wrist target offsets (N, T, 6), m and rad, after steps 1..T, for swing directions (N,)."""
+def base_motion(config: ReleaseTestConfig, directions: NDArray[np.float64], roll: float = 0.0) -> NDArray[np.float64]:
+    """Wrist target offsets (N, T, 6), m and rad, after steps 1..T, for swing directions (N,) and the hold's roll."""
     offsets = np.zeros((len(directions), config.steps, hand.NUM_WRIST))
     if config.motion == "still":
         return offsets
@@ -121,6 +123,7 @@ def base_motion(config: ReleaseTestConfig, directions: NDArray[np.float64]) -> N
     ramp = np.clip((t - pitch_from) / max(pitch_to - pitch_from, 1), 0.0, 1.0)
     swing = np.sin(2 * np.pi * np.clip((t - swing_from) / max(swing_to - swing_from, 1), 0.0, 1.0))
     offsets[:, :, hand.WRIST_JOINTS.index("WRY")] = config.pitch * ramp
+    offsets[:, :, hand.WRIST_JOINTS.index("WRX")] = -roll * ramp
     offsets[:, :, 0] = config.swing * np.cos(directions)[:, None] * swing
     offsets[:, :, 1] = config.swing * np.sin(directions)[:, None] * swing
     return offsets
@@ -220,6 +223,7 @@ class _Release(Watcher):
     ) -> None:
         self._terms = worlds.layout["context"]
         self._library, self._config, self._progress = library, config, progress
+        self._roll = make_retention(library.skill).HOLD_ROLL
         self._all_steps, self._done_steps = rollouts * config.steps, 0
         n = worlds.num_envs
         self._actions = np.zeros((n, config.steps, hand.NUM_ACTIONS), np.float32)
@@ -238,7 +242,8 @@ class _Release(Watcher):
         preserved = np.stack([mask.joint_mask() for mask in masks])
         targets = np.empty((len(worlds), self._config.steps, hand.NUM_ACTIONS))
         targets[..., : hand.NUM_WRIST] = states["control"][:, None, : hand.NUM_WRIST]
-        targets[..., : hand.NUM_WRIST] += base_motion(self._config, np.array([draw.direction for draw in draws]))
+        directions = np.array([draw.direction for draw in draws])
+        targets[..., : hand.NUM_WRIST] += base_motion(self._config, directions, self._roll)
         targets[..., hand.NUM_WRIST :] = finger_targets(states["reference"], preserved, self._config.steps)
         self._actions[worlds] = np.clip(hand.normalize(targets), -1.0, 1.0)
         self._released[worlds] = ~np.stack([mask.bits for mask in masks])

@@ -215,7 +215,7 @@ class _Collector(Watcher):
         self.name, self._agent, self._criteria, self._worlds = agent.name, agent, criteria, worlds
         n = worlds.num_envs
         skill = make_retention(worlds.retention)
-        self._max_turn = skill.MAX_TURN or np.inf
+        self._max_turn, self._roll = skill.MAX_TURN or np.inf, skill.HOLD_ROLL
         self._reached, self._reached_at = np.zeros(n, bool), np.zeros(n, np.int64)
         self._grip = EasedGrip(worlds.retention, n, criteria.settle_steps, criteria.soften_steps)
         self._start, self._axis = np.zeros((2, n, 3))
@@ -234,7 +234,7 @@ class _Collector(Watcher):
         for world, seed in zip(env_ids.tolist(), seeds.tolist(), strict=True):
             rng, carry = np.random.default_rng([seed, 11]), self._criteria.carry
             self._shake[world] = base_shake.sample(rng, carry.base_shake)
-            self._motion[world, :-1] = base_motion(carry, rng.uniform(0.0, 2.0 * np.pi, 1))
+            self._motion[world, :-1] = base_motion(carry, rng.uniform(0.0, 2.0 * np.pi, 1), self._roll)
 
     def act(self, obs: Mapping[str, Array]) -> NDArray[np.float32]:
         command = self._grip.command.astype(np.float32)

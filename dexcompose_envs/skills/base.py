@@ -108,6 +108,8 @@ class RetentionSkill(Skill):
     """Largest angle of the held object's z axis from that of the hold, in the palm frame, rad; None: it may turn."""
     MASS_FACTORS: ClassVar[tuple[float, float]] = (0.7, 2.5)
     """Range of the hidden factor on its object's mass, log-uniform."""
+    HOLD_ROLL: ClassVar[float] = 0.0
+    """Roll of the wrist in the hold, rad; whoever goes on to work with the palm down takes it off."""
     HOLD_SQUEEZE: ClassVar[float] = 1.0
     """How much of a grasp's squeeze is kept for the hold: q_ref is set to q + HOLD_SQUEEZE (q_ref - q), q being where
     the fingers are. It is chosen so that the hold could bear three times the object's weight, a person's margin for

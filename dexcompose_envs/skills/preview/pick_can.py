@@ -27,6 +27,8 @@ class PickCan(StandingThing):
     THING = "can"
     RADIUS, HALF_HEIGHT = 0.033, 0.0575
     MASS, MASS_FACTORS = 0.15, (0.8, 2.4)
+    HOLD_ROLL = np.pi / 2
+    HOLD_SQUEEZE = 0.11
     MAX_TILT = float(np.deg2rad(25.0))
 
     def build(self, things: Things) -> None:

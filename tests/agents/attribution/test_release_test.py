@@ -95,6 +95,9 @@ def test_swing_is_one_sine_period_in_its_direction():
     np.testing.assert_allclose(offsets[0, :, 1], 0, atol=1e-12)
     np.testing.assert_allclose(offsets[1, :, 1], offsets[0, :, 0], atol=1e-12)
     assert not base_motion(ReleaseTestConfig(motion="still"), np.zeros(3)).any()
+    rolled = base_motion(ReleaseTestConfig(), np.array([0.0, np.pi / 2]), 1.5) - offsets
+    np.testing.assert_allclose(rolled[:, [18, 60, 99], 5], [[0.0, -1.5, -1.5]] * 2, atol=1e-12)
+    assert not rolled[..., :5].any()
 
 
 @given(masks, st.integers(1, 50), st.integers(0, 2**16))
