@@ -105,7 +105,7 @@ def collect(
         policy_hash: Hash of the policy's weights, for the manifest.
         seed: Seed of the first episode; episode k has `seed + k`.
         num_envs: Worlds stepped at once; the result doesn't depend on it.
-        criteria: When a state counts as held.
+        criteria: When a state counts as held; None: the defaults, and as many steps to reach it as the skill has.
         max_attempts: Episodes after which to give up; None: four times `count`, and at least 64.
         progress: Called whenever episodes have finished.
         make_env: Makes a vector environment that speaks NumPy, with the arguments of `make_numpy_vec`.
@@ -116,7 +116,7 @@ def collect(
         OSError: If `out` can't be written.
         KeyboardInterrupt: Ctrl-C; finished episodes are saved first.
     """
-    criteria = criteria or HoldCriteria()
+    criteria = criteria or HoldCriteria(reach_steps=make_retention(skill).MAX_STEPS)
     max_attempts = max(4 * count, 64) if max_attempts is None else max_attempts
     out = Path(out)
     check_writable_dir(out.parent)
@@ -303,7 +303,8 @@ class _Collector(Watcher):
     def _carry(self, carried: NDArray[np.int64]) -> None:
         """Moves the wrists of worlds whose quiet hold is over; `carried` (N,) control steps since."""
         moving = carried >= 0
-        offset = base_shake.offset(self._shake, carried) + self._motion[np.arange(len(carried)), np.maximum(carried, 0)]
+        step = np.clip(carried, 0, self._criteria.carry.steps)  # a world that is through may wait for others
+        offset = base_shake.offset(self._shake, carried) + self._motion[np.arange(len(carried)), step]
         moved = self._stayed + offset * NORMALISED_PER_UNIT[: hand.NUM_WRIST]
         self._grip.command[moving, : hand.NUM_WRIST] = np.clip(moved, -1.0, 1.0)[moving]
 

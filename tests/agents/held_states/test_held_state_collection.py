@@ -250,6 +250,11 @@ def test_a_policy_that_hardly_ever_succeeds_is_given_up(tmp_path):
     assert not (tmp_path / "states.npz").exists()
 
 
+def test_a_world_that_is_through_waits_for_the_others(tmp_path):
+    with pytest.raises(UnfinishedError, match=r"only 2 of 3 episodes .* 2 accepted"):
+        run(tmp_path / "states.npz", seed=18, max_attempts=3, num_envs=3)  # the last is through three steps earlier
+
+
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="can't write to output folder"):
