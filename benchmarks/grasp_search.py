@@ -5,7 +5,8 @@
 A candidate is 21 numbers: the object's place in the palm (3, m) and the wrist's Euler angles (3, rad), added to those
 of the skill's present grasp, which may be a rough one (`Grasp.rough`); and for each finger the direction from which it
 touches (rad), how far aside (m), and how deep it closes beyond the surface (m), added to the tables below. Contacts are
-where rays meet the object, so any shape will do. The score says how well the skill's own expert lifts the object so.
+where rays meet the object, so any shape will do. The score says how well the skill's own expert lifts the object so,
+and how well an eased grip then keeps it while the hand moves, with the index finger and without.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexcompose_agents.attribution.release_test import ReleaseTestConfig, base_motion
 from dexcompose_envs import hand
 from dexcompose_envs.checks import whole_number
+from dexcompose_envs.composition.bounds import NORMALISED_PER_UNIT
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.registration import env_id
 from dexcompose_envs.skills import make_retention
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert
+from dexcompose_envs.skills.terms import axis_of
 
 Numbers = NDArray[np.float64]
 
@@ -44,10 +48,16 @@ HALF_CLOSED = np.array([0.0, 0.9, 0.5, 0.4] * 3 + [0.0, 0.0, 0.9, 0.5, 0.4] + [0
 """Fingers (22,) near which inverse kinematics looks for a posture, rad."""
 SCREENED = 250
 """Candidates of the first generation, of which those that the fingers can reach are tried."""
-LIFT_STEPS, CREEP_STEPS, RELEASE_STEPS, KEPT_STEPS = 140, 20, 10, 25
+SPARE_STEPS, CREEP_STEPS, EASE_STEPS, QUIET_STEPS = 10, 20, 10, 15
+"""Control steps: before the end of the skill's time the lift is over; the grip creeps, is eased, and is quiet."""
+CARRY = ReleaseTestConfig(steps=60, clean_steps=1, pitch_window=(0, 40), swing_window=(20, 60))
+"""How the hand is moved with the eased grip: as in a release test, in less time."""
+MARGIN = 2.6
+"""Times the object's weight that thumb and fingers, opposed, could carry by friction once the grip is eased; what slips
+also digs in, so that a hold has a slip factor of about 3."""
 WEIGHTS = {
     "lifted": 1.0, "success": 1.0, "creep": 0.5, "touching": 0.8, "balance": 0.5, "palm": -2.5, "unreached": -4.0,
-    "kept": 1.6, "still": 0.8,
+    "carried": 1.6, "kept": 1.6, "still": 0.8,
 }  # fmt: skip
 """What a candidate's score is made of, see `GraspSearch.try_out`."""
 
@@ -215,38 +225,36 @@ class GraspSearch:
         return Grasp(center, euler, self.start.approach, preshape, close), far + farther
 
     def try_out(self, grasps: Sequence[Grasp], unreached: Sequence[float]) -> list[dict[str, float]]:
-        """Lifts the object with each grasp as often as worlds allow, lets go with the index finger, and looks.
+        """Lifts the object with each grasp as often as worlds allow, eases the grip, moves the hand, and looks.
 
         Returns:
             For each grasp the means of: lifted (share of 10 cm), success (of the skill), creep (less is nearer to 1),
             touching (share of the fingertips), balance (least share of a finger other than the index), palm (whether
-            palm or proximal links touch), unreached (m), kept and still (without the index finger).
+            palm or proximal links touch), unreached (m), carried (with the eased grip of all fingers), kept and still
+            (the same while the index finger lets go).
         """
         venv, each = self._venv, self._venv.num_envs // len(grasps)
-        worlds, index = each * len(grasps), hand.finger_slice("FF")
+        worlds = each * len(grasps)
         seeds = self._rng.integers(0, 2**31, each).tolist()
         experts = [self._expert.holding(grasp) for grasp in grasps]
         obs, info = venv.reset(seed=seeds * len(grasps))
         for i, expert in enumerate(experts):
             expert.reset({key: value[i * each : (i + 1) * each] for key, value in obs.items()}, {}, range(each), seeds)
         begun, success = venv.sensors()["object_world_position"][:, 2], np.zeros(worlds, bool)
-        for step in range(LIFT_STEPS):
-            if step == LIFT_STEPS - CREEP_STEPS:
+        lift_steps = self._task.MAX_STEPS - SPARE_STEPS
+        for step in range(lift_steps):
+            if step == lift_steps - CREEP_STEPS:
                 before = venv.sensors()["object_position"]
             action = np.concatenate([expert.act({}) for expert in experts])
-            *_, info = venv.step(action)
+            obs, *_, info = venv.step(action)
             success |= info["success"]
         sensors, force = venv.sensors(), venv.held_columns()["contact"]
         held, height = sensors["object_position"], sensors["object_world_position"][:, 2]
         lifted = np.clip((height - begun) / 0.1, 0.0, 1.0)
         palm = np.array([self._is_touched_by_the_palm(world) for world in range(worlds)])
-        opened = hand.normalize(np.append(np.zeros(hand.NUM_WRIST), hand.OPEN_FINGERS))
-        grip = action.copy()
-        for step in range(RELEASE_STEPS + KEPT_STEPS):
-            share = min(1.0, (step + 1) / RELEASE_STEPS)
-            action[:, index] = (1 - share) * grip[:, index] + share * opened[index]
-            venv.step(action)
-        moved = np.linalg.norm(venv.sensors()["object_position"] - held, axis=1)
+        eased = self._ease(obs, action, force[:, hand.FINGERS.index("TH")])
+        carried, _ = self._carry(eased, "")
+        kept, moved = self._carry(eased, "FF")
         crept = np.linalg.norm(held - before, axis=1)
         up = lifted > 0.5
         parts = {
@@ -257,11 +265,51 @@ class GraspSearch:
             "balance": up * np.minimum(1.0, 4 * force[:, 1:].min(axis=1) / np.maximum(force[:, 1:].sum(axis=1), 0.1)),
             "palm": up & palm,
             "unreached": np.repeat(unreached, each),
-            "kept": up & (moved < self._task.RETENTION_RADIUS),
+            "carried": up & carried,
+            "kept": up & kept,
             "still": up * np.exp(-moved / 0.01),
         }
         means = {name: np.reshape(part, (len(grasps), each)).mean(axis=1) for name, part in parts.items()}
         return [{name: float(mean[i]) for name, mean in means.items()} for i in range(len(grasps))]
+
+    def _ease(self, obs: Any, grip: Numbers, thumb: Numbers) -> Numbers:
+        """Eases the grip to a person's margin and holds still; the command (N, 28) that then holds.
+
+        `thumb` (N,) is the force of the thumb before, N.
+        """
+        model, fingers = self._venv.scene.model, slice(hand.NUM_WRIST, None)
+        needed = MARGIN * float(model.body("object").mass[0]) * 9.81 / (2 * hand.FRICTION)
+        squeeze = np.clip(needed / np.maximum(thumb, 0.3), 0.1, 1.5)[:, None]
+        joints, command = np.asarray(obs["task_a"][:, fingers.start : hand.NUM_ACTIONS], np.float64), grip.copy()
+        soft = np.clip(joints + squeeze * (grip[:, fingers] - joints), -1.0, 1.0)
+        for step in range(EASE_STEPS + QUIET_STEPS):
+            share = min(1.0, (step + 1) / EASE_STEPS)
+            command[:, fingers] = (1 - share) * grip[:, fingers] + share * soft
+            self._venv.step(command)
+        return command
+
+    def _carry(self, command: Numbers, released: str) -> tuple[NDArray[np.bool_], Numbers]:
+        """Whether worlds keep the object while the hand moves and a finger lets go, and how far it moved (N,), m.
+
+        Afterwards everything is as before. `released` is the finger, "" for none.
+        """
+        venv, skill = self._venv, self._task
+        state, before = venv.get_state(), venv.sensors()
+        motion = base_motion(CARRY, np.zeros(1), skill.HOLD_ROLL)[0] * NORMALISED_PER_UNIT[: hand.NUM_WRIST]
+        opened = hand.normalize(np.append(np.zeros(hand.NUM_WRIST), hand.OPEN_FINGERS))
+        columns = hand.finger_slice(released) if released else slice(0, 0)
+        action = command.copy()
+        for step in range(CARRY.steps):
+            share = min(1.0, 2 * (step + 1) / CARRY.steps)
+            action[:, : hand.NUM_WRIST] = np.clip(command[:, : hand.NUM_WRIST] + motion[step], -1.0, 1.0)
+            action[:, columns] = (1 - share) * command[:, columns] + share * opened[columns]
+            venv.step(action)
+        after = venv.sensors()
+        moved = np.linalg.norm(after["object_position"] - before["object_position"], axis=1)
+        axes = [axis_of(sensors["object_quaternion"]) for sensors in (before, after)]
+        turned = np.arccos(np.clip(np.sum(axes[0] * axes[1], axis=1), -1.0, 1.0))
+        venv.set_state(state)
+        return (moved < skill.RETENTION_RADIUS) & (turned < (skill.MAX_TURN or np.inf)), moved
 
     def _is_touched_by_the_palm(self, world: int) -> bool:
         """Whether a world's object touches more of the hand than the two outer links of its fingers."""

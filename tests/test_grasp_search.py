@@ -80,11 +80,11 @@ def test_fingers_reach_where_they_have_been():
 def test_a_trial_tells_a_grasp_from_an_open_hand(search):
     grasp = make_retention("GraspBall").expert().grasp
     held, missed = search.try_out([grasp, Grasp.rough()], [0.0, 0.3])
-    assert held["lifted"] == held["success"] == held["kept"] == 1.0
+    assert held["lifted"] == held["success"] == held["carried"] == held["kept"] == 1.0
     assert held["palm"] == 0.0
     assert held["still"] > 0.5 < held["creep"]
     assert missed["lifted"] < 0.1
-    assert missed["success"] == missed["kept"] == missed["touching"] == 0.0
+    assert missed["success"] == missed["carried"] == missed["kept"] == missed["touching"] == 0.0
     assert missed["unreached"] == 0.3
 
 
@@ -109,7 +109,9 @@ def test_the_search_improves_and_is_the_same_for_a_seed(search, monkeypatch):
 
 
 def test_the_command_prints_a_grasp(capsys, monkeypatch):
-    monkeypatch.setattr(grasp_search, "LIFT_STEPS", 21)  # nothing is lifted, but everything is run
+    monkeypatch.setattr(
+        grasp_search, "SPARE_STEPS", make_retention("GraspBall").MAX_STEPS - 21
+    )  # nothing is lifted, but everything is run
     monkeypatch.setattr(grasp_search, "SCREENED", 6)
     words = ["GraspBall", "--generations", "1", "--population", "6", "--trials", "1", "--threads", "1"]
     found = grasp_search.main(words)
