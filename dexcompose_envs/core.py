@@ -180,6 +180,9 @@ class BatchedCore:
         late, clock = self._hand_over.is_late(self._elapsed, held), self._clock
         result = self.judge.judge(self.snapshot(), clock, held, diverged, late)
         result.info["elapsed_steps"] = fresh(self._elapsed)
+        if self.judge.max_episode_steps < longest_episode(self.chain):  # somebody wants it short, grasping included
+            cut = ~held & (self._elapsed >= self.judge.max_episode_steps) & ~result.terminated
+            result.truncated = result.truncated | cut
         return result
 
     def _begin_holds(self, before: Array, result: Step, diverged: Array) -> None:

@@ -49,7 +49,8 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
     A composite that starts from scratch begins with A's own task. Once A has succeeded and the hand holds the object
     still (its finger targets the same for 20 control steps), the episode is held from there on, as if it had started
     so: the targets become the observed `reference`, phases and limits count from then. If that has not come about 60
-    control steps after A's own time, the object counts as lost. `gym.make` limits a single environment's episode from
+    control steps after A's own time, the object counts as lost. A `max_episode_steps` below the registered one also
+    limits what comes before. `gym.make` limits a single environment's episode from
     its start: give it a longer `max_episode_steps`.
 
     ## Episode end

@@ -142,6 +142,15 @@ def test_an_object_that_is_never_taken_is_lost_in_the_end():
     play.venv.close()
 
 
+def test_a_short_limit_also_cuts_the_grasping_short():
+    play = Play(max_episode_steps=3, num_threads=1)
+    for step in range(3):
+        assert not play.ended.any(), step
+        play.step(play.expert.act(play.obs))
+    assert play.truncated.all() and not play.terminated.any()
+    play.venv.close()
+
+
 def test_a_single_environment_hands_over_too():
     env = gym.make(env_id(PAIR), start="scratch", base_shake=0.0, max_episode_steps=500)
     obs, info = env.reset(seed=SEED)
