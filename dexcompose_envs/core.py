@@ -187,7 +187,7 @@ class BatchedCore:
 
     def _begin_holds(self, before: Array, result: Step, diverged: Array) -> None:
         """Hands episodes over to the composite whose object has come to be held; `before` (N, 28) acted a step ago."""
-        if not self.chain.is_composite:
+        if not self.chain.is_composite or (self.arrays.device is None and self._is_held.all()):
             return
         xp, actions, snapshot = self.arrays.xp, self._memory["previous_action"], self.snapshot()
         done = xp.any(xp.stack([result.info[f"{key}_done"] for key in self.chain.task_keys]), axis=0)

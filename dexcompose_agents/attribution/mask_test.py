@@ -26,7 +26,7 @@ from dexcompose_agents.attribution.mask_table import (
     write_trials,
 )
 from dexcompose_agents.diffusion.policy import BasePolicy, load_policy
-from dexcompose_agents.evaluation.protocol import outcome_of
+from dexcompose_agents.evaluation.protocol import method_device, outcome_of
 from dexcompose_agents.evaluation.until_decided import UntilDecided
 from dexcompose_agents.methods.registry import make_method
 from dexcompose_agents.runtime.compute import make_numpy_vec
@@ -85,6 +85,7 @@ def run_mask_test(
     policy, library = policy or load_policy(interaction), library or HeldStateLibrary.load(retention)
     seeds = np.random.default_rng(config.seed).integers(0, 2**30, config.rollouts).tolist()
     plan = [Episode(seed) for seed in seeds]
+    device = method_device((env_kwargs or {}).get("backend", "mujoco"), (env_kwargs or {}).get("device"))
     settings = {
         "pair": pair,
         "method": METHOD,
@@ -98,7 +99,7 @@ def run_mask_test(
         tried = _open_folder(folder, settings)
         for count, mask in enumerate(masks, 1):
             if mask not in tried:
-                method = make_method(METHOD, pair, mask=mask, base_policy=policy)
+                method = make_method(METHOD, pair, mask=mask, base_policy=policy, device=device)
                 with one_thread(), ExitStack() as stack:
                     venv = make_env(
                         env_id(pair), num_envs=min(num_envs, len(plan)), autoreset_mode=AutoresetMode.DISABLED,

@@ -76,8 +76,9 @@ class HandOver:
         """
         xp, fingers = self._xp, slice(hand.NUM_WRIST, None)
         same = xp.max(xp.abs(actions[:, fingers] - before[:, fingers]), axis=-1) < SAME
-        self._succeeded = self._succeeded | (streak >= self._streak)
-        self._quiet = xp.where(same & ready & self._succeeded & ~is_held, self._quiet + 1, 0)
-        begins = self._quiet >= QUIET_STEPS
+        self._succeeded = self._succeeded | ((streak >= self._streak) & ~is_held)
+        quiet = xp.where(same & ready & self._succeeded & ~is_held, self._quiet + 1, 0)
+        begins = quiet >= QUIET_STEPS
+        self._quiet = xp.where(begins, 0, quiet)
         self._begun = xp.where(begins, elapsed, self._begun)
         return begins
