@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --out FILE.json              native MuJoCo: environment against bare `mj_step`
     python benchmarks/throughput.py warp --out FILE.json         a GPU: bare physics, environment, policies, PPO
+    python benchmarks/throughput.py scenes --out FILE.json       native MuJoCo: every pair against the first
     python benchmarks/throughput.py robotics --out FILE.json     the CPU environment against gymnasium-robotics
 
 The file is rewritten with every row, so a run that is cut short keeps what it has. Numbers mean something on an idle
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 
 import throughput_cpu
 import throughput_gymnasium_robotics
+import throughput_scenes
 import throughput_warp
 import tyro
 from rich.console import Console
@@ -25,9 +27,15 @@ from tyro.conf import subcommand
 
 from dexcompose_agents.runtime.provenance import write_json
 
-MODES = {"cpu": throughput_cpu, "warp": throughput_warp, "robotics": throughput_gymnasium_robotics}
+MODES = {
+    "cpu": throughput_cpu,
+    "scenes": throughput_scenes,
+    "warp": throughput_warp,
+    "robotics": throughput_gymnasium_robotics,
+}
 Config = (
     Annotated[throughput_cpu.CpuConfig, subcommand("cpu")]
+    | Annotated[throughput_scenes.ScenesConfig, subcommand("scenes")]
     | Annotated[throughput_warp.WarpConfig, subcommand("warp")]
     | Annotated[throughput_gymnasium_robotics.RoboticsConfig, subcommand("robotics")]
 )

@@ -11,11 +11,13 @@ from rich.console import Console
 from dexcompose_agents.evaluation import EvaluationError, evaluate
 from dexcompose_agents.evaluation.protocol import method_device, planned_episodes
 from dexcompose_agents.evaluation.report import write_report
+from dexcompose_agents.evaluation.shares import share_of, take_back
 from dexcompose_agents.evaluation.tables import print_tables
 from dexcompose_agents.evaluation.video import load_videos, record_video, save_videos
 from dexcompose_agents.methods import CompositionMethod, make_method
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import progress_bar
+from dexcompose_agents.runtime.side_by_side import Job, side_by_side
 from dexcompose_envs import pair_names
 from dexcompose_envs.errors import MachineError
 from dexcompose_envs.files import lock_folder
@@ -34,6 +36,7 @@ def run_bench(
     selector: str | None = None,
     reference: str | None = None,
     videos: str = "one",
+    jobs: int = 1,
     console: Console | None = None,
     make: Callable[..., CompositionMethod] = make_method,
     **evaluate_options: Any,
@@ -41,7 +44,9 @@ def run_bench(
     """Evaluate all pairs with all methods, print the table and write ``report.html``.
 
     Options are those of the command ``dexcompose bench``, and further ones of ``evaluate``. ``make(name, pair,
-    selector=...)`` makes the methods; those that take no selector are named, and recorded with "none".
+    selector=...)`` makes the methods; those that take no selector are named, and recorded with "none". With several
+    ``jobs`` each pair is evaluated in a process of its own, so many at a time; ``make`` only checks the methods then.
+    The episodes are the same.
 
     Returns:
         The report's path and the content of ``results.json``.
@@ -52,7 +57,7 @@ def run_bench(
         KeyboardInterrupt: On Ctrl-C, ``saved_to`` is the folder; running the same command again goes on from there.
     """
     console = console or Console()
-    pairs = [composite_name(pair) for pair in pairs or pair_names()]
+    pairs = [composite_name(pair) for pair in dict.fromkeys(pairs or pair_names())]
     if not methods:
         raise EvaluationError("no method given; expected at least one")
     planned_episodes(seeds, rollouts)
@@ -61,13 +66,15 @@ def run_bench(
     with lock_folder(out), saving_to(out):  # before anything is computed
         made = {pair: [make(name, pair, selector=selector, **options) for name in methods] for pair in pairs}
         _check_names(made[pairs[0]], selector, reference, console)
-        for pair, methods_of_pair in made.items():
-            for method in methods_of_pair:
-                with progress_bar(f"{pair}  {method.name}") as advance:
-                    evaluate(
-                        pair, method, seeds=seeds, rollouts=rollouts, backend=backend, device=device, out=out,
-                        progress=advance, **evaluate_options,
-                    )  # fmt: skip
+        take_back(out)  # of a benchmark that was killed
+        shared = {"seeds": seeds, "rollouts": rollouts, "backend": backend, "device": device, **evaluate_options}
+        if jobs > 1 and len(pairs) > 1:
+            _evaluate_side_by_side(out, pairs, methods, options | {"selector": selector}, shared, jobs)
+        else:
+            for pair, methods_of_pair in made.items():
+                for method in methods_of_pair:
+                    with progress_bar(f"{pair}  {method.name}") as advance:
+                        evaluate(pair, method, out=out, progress=advance, **shared)
         if videos != "none":
             filmed = pairs if videos == "all" else pairs[:1]
             _film(out, [(pair, method) for pair in filmed for method in made[pair]], console)
@@ -75,6 +82,42 @@ def run_bench(
     print_tables(results, console)
     console.print(f"report: {report}", soft_wrap=True, markup=False)
     return report, results
+
+
+def _evaluate_side_by_side(
+    out: Path, pairs: Sequence[str], methods: Sequence[str], options: dict[str, Any], shared: dict[str, Any], jobs: int
+) -> None:
+    """Each pair in a process of its own; what they have done is in the folder, however this ends."""
+    finished, total = dict.fromkeys(pairs, 0), len(pairs) * len(methods) * shared["seeds"] * shared["rollouts"]
+
+    def job(pair: str) -> Job:
+        share = share_of(out, pair)
+        return Job(pair, _evaluate_pair, lambda: (share, methods, options, shared))
+
+    def told(job: Job, episodes: int) -> None:
+        finished[job.title] = episodes
+        advance(sum(finished.values()), total)
+
+    try:
+        with progress_bar(f"{len(pairs)} pairs, {jobs} at a time") as advance:
+            for _ in side_by_side([job(pair) for pair in pairs], jobs, told):
+                pass
+    finally:
+        take_back(out)
+
+
+def _evaluate_pair(
+    share: Path, methods: Sequence[str], options: dict[str, Any], shared: dict[str, Any], tell: Callable[[int], None]
+) -> None:
+    """All methods on the pair that the share is named after; tells how many episodes are through."""
+    done = 0
+
+    def advance(now: float, total: float) -> None:
+        tell(done + int(now))
+
+    for name in methods:
+        method = make_method(name, share.name, **options)
+        done += len(evaluate(share.name, method, out=share, progress=advance, **shared).records)
 
 
 def _check_names(

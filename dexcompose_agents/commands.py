@@ -16,8 +16,12 @@ from dexcompose_agents.stages.base import Backend
 from dexcompose_envs.checks import LARGEST_SEED, whole_number
 
 
-def list_all() -> None:
-    """List skills, pairs, methods, selectors, presets, and what is trained."""
+def list_all(pictures: Path | None = None) -> Path | None:
+    """List skills, pairs, methods, selectors, presets, and what is trained.
+
+    Args:
+        pictures: Draw how every skill and pair starts into this file (png, jpg or webp) as well.
+    """
     from dexcompose_agents.artefacts.shipped import pretrained_folder
     from dexcompose_agents.attribution.selectors import SELECTORS
     from dexcompose_agents.methods.registry import method_names
@@ -41,6 +45,11 @@ def list_all() -> None:
         ("masks:", sorted(path.stem for path in shipped.glob("masks/*.json"))),
     ):
         print(f"{title:30s} {', '.join(names) or 'none'}")
+    if pictures is not None:
+        from dexcompose_agents.sheet import draw_sheet
+
+        draw_sheet(pictures)
+    return pictures
 
 
 @dataclass(kw_only=True)
@@ -112,8 +121,10 @@ class Bench(Runs):
     """Pairs; by default all."""
     methods: tuple[str, ...] = ("frozen", "zero-shot", "dexcompose")
     """Registered methods, or module:Class."""
-    seeds: int = 5
+    seeds: int = 3
     """Evaluation seeds."""
+    jobs: int | None = None
+    """Pairs at a time, each on its share of the cores; by default one per core without a GPU."""
     reference: str | None = None
     """Method that the report compares the others with; by default the last of the published table."""
     videos: Literal["one", "all", "none"] = "one"
@@ -125,12 +136,15 @@ class Bench(Runs):
         """Runs it; the folder."""
         from dexcompose_agents.artefacts.shipped import trained_in
         from dexcompose_agents.bench import run_bench
+        from dexcompose_agents.runtime.side_by_side import one_per_core
 
+        on_cpu = self.backend == "mujoco" and self.device is None
+        jobs = one_per_core(on_cpu) if self.jobs is None else whole_number("jobs", self.jobs)
         with trained_in(self.pretrained):
             run_bench(
                 self.out, self.pairs, self.methods, seeds=self.seeds, rollouts=self.rollouts, num_envs=self.num_envs,
                 backend=self.backend, device=self.device, selector=self.selector, reference=self.reference,
-                videos=self.videos, env_kwargs=self.environment,
+                videos=self.videos, jobs=jobs, env_kwargs=self.environment,
             )  # fmt: skip
         return self.out
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -17,7 +18,7 @@ import numpy as np
 
 from dexcompose_envs import hand
 from dexcompose_envs.env import DexComposeEnv
-from dexcompose_envs.episodes.phases import OUTCOMES
+from dexcompose_envs.episodes.phases import OUTCOMES, SETTLE_STEPS
 from dexcompose_envs.files import atomic_write
 from dexcompose_envs.options import CoreConfig
 from dexcompose_envs.registration import env_id
@@ -26,6 +27,8 @@ from dexcompose_envs.skills.base import InteractionSkill, RetentionSkill, Skill
 from dexcompose_envs.skills.chain import Chain
 
 FOLDER = Path(__file__).parent / "envs"
+PICTURES = FOLDER / "pictures"
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "headline" / "results.json"
 NOTE = "<!-- Written by `python docs/generate.py`; change the docstrings instead. -->\n"
 INDEX = "README.md"
 
@@ -84,6 +87,9 @@ def _index(names: Sequence[str]) -> str:
 def _page(name: str) -> str:
     chain = Chain.of(*parse_chain(name))
     parts = [NOTE + f"# {env_id(name)}", _sentence(name), f'```python\nenv = gym.make("{env_id(name)}")\n```']
+    if (PICTURES / f"{name}.jpg").exists():
+        parts.append(f"![Moments of a successful episode](pictures/{name}.jpg)")
+    parts += _success(chain)
     parts.append(f"An episode ends after {_steps(name)} control steps at the latest (25 per second). "
                  f"Actions, rewards, starts and ends: see [all environments]({INDEX}).")  # fmt: skip
     parts.append("## Observations")
@@ -96,7 +102,32 @@ def _page(name: str) -> str:
         parts += [f"`{key}` ({size} numbers):", _table(("columns", "term", "what it is"), rows)]
     for place, skill in chain.skills.items():
         parts += [f"## Skill {place.upper()}: {skill.name}", inspect.getdoc(type(skill)) or "", _facts(skill)]
+    if rows := _results(name):
+        parts += ["## Results", "Made by `dexcompose bench`: mean and SD over seeds, 95 % Wilson interval.", _table(
+            ("method", "success %", "interval", "lost %", "missed %"), rows)]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def _success(chain: Chain) -> list[str]:
+    """When a composite succeeds; what a skill alone calls success is in its own words below."""
+    if len(chain.skills) == 1 or "a" not in chain.skills:
+        return []
+    held, *done = [skill.name for skill in chain.skills.values()]
+    return [f"Success: {' and then '.join(done)} done within its control steps, a finger having touched its fixture by "
+            f"then, and the object of {held} still held {SETTLE_STEPS} steps later."]  # fmt: skip
+
+
+def _results(name: str) -> list[tuple[str, ...]]:
+    """What the committed table has of a pair."""
+    found = []
+    for row in json.loads(RESULTS.read_text(encoding="utf-8"))["runs"]:
+        if row["pair"] == name:
+            success, (low, high), ended = row["success"], row["wilson95"].values(), row["outcomes"]
+            lost = sum(ended[how] for how in ("init", "transition", "drop"))
+            shares = [f"{100 * count / row['episodes']:.1f}" for count in (lost, ended["b_fail"])]
+            mean = f"{100 * success['mean']:.1f} ± {100 * success['sd']:.1f}"
+            found.append((row["method"], mean, f"{100 * low:.1f} to {100 * high:.1f}", *shares))
+    return found
 
 
 def _facts(skill: Skill) -> str:

@@ -18,6 +18,8 @@ from dexcompose_envs.held_states import HeldStateLibrary
 from dexcompose_envs.physics import BackendError
 from dexcompose_envs.scene import build_scene
 
+from .pairs import covering_pairs
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -47,6 +49,26 @@ def test_native_environment_against_bare_mujoco(script, tmp_path):
         assert cell["ratio_per_core"] == pytest.approx(
             cell["steps_per_s"] / row["bare_steps_per_s"], abs=2e-2
         )  # rates are printed rounded
+
+
+def test_scenes_are_compared_with_the_first(script, tmp_path):
+    pairs = ["GraspBall-PushButton", "PickStick-PushButton"]
+    words = ["scenes", "--pairs", *pairs, "--worlds", "2", "--steps", "3", "--turns", "1"]
+    result = script("throughput").main([*words, "--out", str(tmp_path / "scenes.json")])
+    assert json.loads((tmp_path / "scenes.json").read_text()) == json.loads(json.dumps(result))
+    assert [row["pair"] for row in result["rows"]] == pairs
+    assert result["rows"][0]["ratio"] == 1.0
+    for row in result["rows"]:
+        assert_positive(row["steps_per_s"], row["ratio"])
+
+
+@pytest.mark.parametrize("pair", covering_pairs())
+def test_nothing_passes_through_or_flies(script, pair):
+    module = script("contact_gauges")
+    row = module.measure(pair, module.Config(episodes=3, num_envs=3))
+    assert row["contacts"] > 1000
+    assert 0 < row["penetration_p999_mm"] < 3.0
+    assert 0 < row["speed_max_m_s"] < 3.0
 
 
 def test_warp_ladder(script, tmp_path, capsys):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from dexcompose_agents.attribution.checked_csv import read_checked, write_checked
 from dexcompose_agents.attribution.tables import MaskResult
-from dexcompose_agents.evaluation.records import OUTCOME_NAMES, as_csv
+from dexcompose_agents.evaluation.records import OUTCOME_NAMES
 from dexcompose_agents.evaluation.statistics import Interval, wilson_interval
-from dexcompose_agents.runtime.provenance import read_text
 from dexcompose_envs.checks import real_number, whole_number
-from dexcompose_envs.errors import FileError, UsageError
-from dexcompose_envs.files import atomic_write
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.ownership import FingerMask
 
 TABLE, SETTINGS = "mask_test.csv", "mask_test.json"
@@ -92,40 +89,24 @@ COLUMNS = ("mask", *OUTCOME_NAMES, "rate", "rate_low", "rate_high")
 
 def write_trials(path: str | Path, trials: Sequence[MaskTrial]) -> None:
     """Writes a table in one step; counts by outcome, then the success rate and its 95 % interval as fractions."""
-    rows = []
-    for trial in trials:
-        rates = [f"{value:.6f}" for value in (trial.success, *trial.interval)]
-        rows.append([str(trial.mask), *map(str, astuple(trial)[1:]), *rates])
-    atomic_write(path, as_csv([COLUMNS, *rows]))
+    rates = [[f"{value:.6f}" for value in (trial.success, *trial.interval)] for trial in trials]
+    write_checked(
+        path, COLUMNS, [[trial.mask, *astuple(trial)[1:], *rate] for trial, rate in zip(trials, rates, strict=True)]
+    )
 
 
 def read_trials(path: str | Path) -> list[MaskTrial]:
     """Reads a table back; the rates are calculated anew from the counts.
 
     Raises:
-        FileError: On other columns, an unknown mask or one that occurs twice, or numbers that aren't counts or don't
-            fit each other, naming file and line.
+        FileError: On other columns, an unknown mask, numbers that aren't counts, or a table that was edited or cut off,
+            naming file and line.
     """
-    reader = csv.reader(io.StringIO(read_text(Path(path))))
-    header = next(reader, [])
-    if tuple(header) != COLUMNS:
-        raise FileError(f"{path}: the mask test has the columns {header}; expected {', '.join(COLUMNS)}")
-    found: dict[FingerMask, MaskTrial] = {}
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        if len(row) != len(COLUMNS):
-            raise FileError(f"{where}: {len(row)} values; expected {len(COLUMNS)}")
-        counts, rate = row[1 : 1 + len(OUTCOME_NAMES)], row[-3]
-        try:
-            trial = MaskTrial(FingerMask.parse(row[0]), *map(int, counts))
-        except (UsageError, ValueError) as error:
-            raise FileError(f"{where}: {error}") from None
-        if f"{trial.success:.6f}" != rate:
-            raise FileError(f"{where}: rate is {rate}; expected {trial.success:.6f} of these counts")
-        if trial.mask in found:
-            raise FileError(f"{where}: mask {trial.mask} is there twice")
-        found[trial.mask] = trial
-    return list(found.values())
+    return read_checked(path, COLUMNS, _trial, "mask test")
+
+
+def _trial(row: dict[str, str]) -> MaskTrial:
+    return MaskTrial(FingerMask.parse(row["mask"]), *(int(row[name]) for name in OUTCOME_NAMES))
 
 
 def plausible_masks(results: Sequence[MaskResult], config: MaskTestConfig) -> list[FingerMask]:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dexcompose_agents.evaluation.records import as_csv
+from dexcompose_agents.attribution.checked_csv import read_checked, write_checked
 from dexcompose_agents.evaluation.statistics import Interval, wilson_interval
-from dexcompose_agents.runtime.provenance import read_text
 from dexcompose_envs.checks import real_number, whole_number
-from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.errors import UsageError
 from dexcompose_envs.files import atomic_write
 from dexcompose_envs.hand import FINGERS
 from dexcompose_envs.ownership import FingerMask
 
-CSV_COLUMNS = (
+COLUMNS = (
     "mask", "kept", "released", "P_ret", "P_ret_low", "P_ret_high", "P_clean", "P_clean_low", "P_clean_high",
-    "slip", "n", "unstable", "check",
+    "slip", "n", "unstable",
 )  # fmt: skip
-"""`check` sums up a row and the rows before it: a table that was edited or has lost a row is refused."""
 
 
 @dataclass(frozen=True)
@@ -82,52 +78,30 @@ def place_of(mask: FingerMask) -> int:
 
 
 def write_csv(path: str | Path, results: Sequence[MaskResult]) -> None:
-    """Writes the table in one step; columns `CSV_COLUMNS`, probabilities as fractions."""
-    rows, check = [], ""
+    """Writes the table in one step; columns `COLUMNS`, probabilities as fractions."""
+    rows = []
     for result in results:
         values = [result.p_ret, *result.p_ret_interval, result.p_clean, *result.p_clean_interval, result.slip]
         released = result.mask.num_released
         numbers = [len(FINGERS) - released, released, *(f"{value:.6f}" for value in values)]
-        row = [str(value) for value in (result.mask, *numbers, result.rollouts, result.unstable)]
-        check = _check(row, check)
-        rows.append([*row, check])
-    atomic_write(path, as_csv([CSV_COLUMNS, *rows]))
-
-
-def _check(row: Sequence[str], before: str) -> str:
-    return f"{zlib.crc32(','.join([before, *row]).encode()):08x}"
+        rows.append([result.mask, *numbers, result.rollouts, result.unstable])
+    write_checked(path, COLUMNS, rows)
 
 
 def read_csv(path: str | Path) -> list[MaskResult]:
     """Reads a table back; the intervals are recomputed from the counts.
 
     Raises:
-        FileError: On missing columns, an unknown mask, numbers that don't fit, a mask that occurs twice, or a table
-            that was edited or cut off, naming file and line.
+        FileError: On missing columns, an unknown mask, numbers that don't fit, or a table that was edited or cut off,
+            naming file and line.
     """
-    text = read_text(Path(path))
-    reader = csv.reader(io.StringIO(text))
-    header = next(reader, [])
-    if tuple(header) != CSV_COLUMNS:
-        raise FileError(f"{path}: release-test table has the columns {header}; expected {', '.join(CSV_COLUMNS)}")
-    results: dict[FingerMask, MaskResult] = {}
-    before = ""
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        try:
-            named = dict(zip(CSV_COLUMNS, row, strict=True))
-            count = int(named["n"])
-            retained, clean = (round(float(named[name]) * count) for name in ("P_ret", "P_clean"))
-            mask, unstable, slip = FingerMask.parse(named["mask"]), int(named["unstable"]), float(named["slip"])
-            result = MaskResult(mask, retained, clean, count, unstable, slip)
-        except (ValueError, OverflowError) as error:
-            raise FileError(f"{where}: {error}") from None
-        if named["check"] != (before := _check(row[:-1], before)) or result.mask in results:
-            raise FileError(f"{where}: the row, or one before it, was edited, repeated or removed; run the test again")
-        results[result.mask] = result
-    if not text.endswith("\n"):
-        raise FileError(f"{path}, line {reader.line_num}: the table is cut off; run the test again")
-    return list(results.values())
+    return read_checked(path, COLUMNS, _result, "release-test table")
+
+
+def _result(row: dict[str, str]) -> MaskResult:
+    count = int(row["n"])
+    retained, clean = (round(float(row[name]) * count) for name in ("P_ret", "P_clean"))
+    return MaskResult(FingerMask.parse(row["mask"]), retained, clean, count, int(row["unstable"]), float(row["slip"]))
 
 
 def draw_heat_map(path: str | Path, results: Sequence[MaskResult], title: str = "Release test") -> None:

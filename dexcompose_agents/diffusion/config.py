@@ -17,7 +17,7 @@ Precision = Literal["float32", "bfloat16"]
 class NetworkConfig:
     """Shape of the policy: horizons, noise schedule and network. The defaults are the `compact` network that ships."""
 
-    widths: tuple[int, ...] = (64, 128, 192)
+    widths: tuple[int, ...] = (64, 128)
     """Channels of each level of the UNet; every level halves the time axis of the one before."""
     kernel_size: int = 3
     """Width of the temporal convolutions; odd."""
@@ -27,7 +27,7 @@ class NetworkConfig:
     """Consecutive actions that make one time step of the network: with 4 it is four times cheaper, weights alike."""
     groups: int = 8
     """Groups of the group normalisation; divides every width."""
-    step_embedding_size: int = 64
+    step_embedding_size: int = 32
     """Size of the embedding of the diffusion step; even."""
     observation_embedding_size: int = 128
     """Size of the embedding of the observation history."""
@@ -141,7 +141,7 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
     """Settings by name.
 
     Args:
-        name: `cpu` (compact network: 1.4 million weights, minutes on one core), `fast` (the same on a GPU, where
+        name: `cpu` (compact network: half a million weights, minutes on one core), `fast` (the same on a GPU, where
             larger batches cost nothing: seconds), `paper` (as published, for a GPU) or `test` (learns nothing much).
         skill: Whose number of executed steps and finger dropout to take; None keeps 16 steps and no dropout.
 

@@ -13,13 +13,22 @@ from dexcompose_agents.held_states.eased_grip import EasedGrip
 from dexcompose_agents.methods.base import CompositionMethod
 from dexcompose_envs import hand
 from dexcompose_envs.agent import Agent
+from dexcompose_envs.composition.bounds import normalised
+from dexcompose_envs.composition.wrist_error import wrist_error
 from dexcompose_envs.observations import Array
 from dexcompose_envs.rollouts import Moment
 from dexcompose_envs.skills import make_retention
+from dexcompose_envs.skills.base import InteractionSkill
+
+_WIDEST = np.repeat(InteractionSkill.RESIDUAL_BOUND[:2], 3)
+"""Largest correction: wrist position (m) and Euler angles (rad), as of a residual B."""
 
 
 class FullEpisode(UntilDecided):
     """Agent and watcher of such episodes; the method begins where the environment hands over, see `hand_over`.
+
+    Until then the tremble that the wrist's error shows is taken off the wrist's targets, see `steadied`: pi_A, whose
+    own environment doesn't tremble, would knock over or lose what it grasps.
 
     Args:
         method: Who composes.
@@ -57,6 +66,8 @@ class FullEpisode(UntilDecided):
         actions = self._grip.command.astype(np.float32)
         if not (self._still | held).all():
             actions = np.where((self._still | held)[:, None], actions, np.asarray(self._grasp.act(obs)))
+        if not held.all():
+            actions = np.where(held[:, None], actions, steadied(actions, obs))
         if held.any():
             actions = np.where(held[:, None], np.asarray(self._method.act(obs)), actions)
         return actions
@@ -85,3 +96,10 @@ class FullEpisode(UntilDecided):
     def _rest(agent: Any, env_ids: NDArray[np.int64]) -> None:
         if (idle := getattr(agent, "idle", None)) is not None:
             idle(env_ids)
+
+
+def steadied(actions: NDArray[np.float32], obs: Mapping[str, Array]) -> NDArray[np.float32]:
+    """The actions (N, 28), normalised, with the wrist's error (`composition.wrist_error`) taken off its targets."""
+    error = np.clip(np.asarray(wrist_error(obs)), -_WIDEST, _WIDEST)
+    correction = np.pad(error, ((0, 0), (0, hand.NUM_ACTIONS - hand.NUM_WRIST)))
+    return np.clip(actions + normalised(correction), -1.0, 1.0).astype(np.float32)

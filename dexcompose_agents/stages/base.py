@@ -145,6 +145,11 @@ class Stage(ABC):
         """The folder in which its own command works, and where each file goes that `writes` names."""
         return self.destination, {name: self.destination / name for name in self.writes()}
 
+    @property
+    def effort(self) -> float:
+        """How long it takes, compared with others of its kind."""
+        return 1.0
+
     def facts(self) -> dict[str, Any]:
         """Settings that decide the result, others than the learner's among them."""
         engine = {"backend": self.physics.get("backend", "mujoco")} if self.SIMULATES else {}

@@ -11,7 +11,7 @@ from dexcompose_agents.held_states import collection
 from dexcompose_agents.stages.base import Advance, Piece, Reads, Stage, content_hash
 from dexcompose_envs.agent import Agent
 from dexcompose_envs.artefacts import DATA_VERSION
-from dexcompose_envs.checks import LARGEST_SEED, whole_number
+from dexcompose_envs.checks import LARGEST_SEED, real_number, whole_number
 from dexcompose_envs.demonstrations import dataset_id_of, load_demonstrations, minari_root, record
 from dexcompose_envs.demonstrations.datasets import METADATA_KEY
 from dexcompose_envs.errors import FileError
@@ -24,13 +24,17 @@ class DemonstrationsConfig:
     """What is recorded."""
 
     episodes: int = 50
-    """Successful demonstrations to record."""
+    """Successful demonstrations to record; by default the skill's `DEMONSTRATIONS`."""
     seed: int = 0
     """Seed of the first episode."""
+    base_shake: float = 0.0
+    """Scale of the wrist's tremble while demonstrating, which no recorded action shows; by default the skill's
+    `DEMONSTRATION_SHAKE`."""
 
     def __post_init__(self) -> None:
         whole_number("episodes", self.episodes)
         whole_number("seed", self.seed, 0, LARGEST_SEED)
+        real_number("base_shake", self.base_shake, 0.0, 5.0)
 
 
 @dataclass(kw_only=True)
@@ -41,7 +45,12 @@ class Demonstrations(Stage):
 
     @classmethod
     def defaults(cls, preset: str, name: str | None = None) -> DemonstrationsConfig:
-        return DemonstrationsConfig(episodes=2) if preset == "test" else DemonstrationsConfig()
+        if preset == "test":
+            return DemonstrationsConfig(episodes=2)
+        if name is None:
+            return DemonstrationsConfig()
+        skill = make_skill(name)
+        return DemonstrationsConfig(skill.DEMONSTRATIONS, base_shake=skill.DEMONSTRATION_SHAKE)
 
     @property
     def destination(self) -> Path:
@@ -58,7 +67,10 @@ class Demonstrations(Stage):
         config, name = self.config, self.name
         if not (work / dataset_id_of(name)).exists():
             watched = piece.watch(advance)
-            record(name, make_expert(name), episodes=config.episodes, seed=config.seed, root=work, progress=watched)
+            record(
+                name, make_expert(name), episodes=config.episodes, seed=config.seed, base_shake=config.base_shake,
+                root=work, progress=watched,
+            )  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -73,6 +85,10 @@ class Policy(Stage):
     @classmethod
     def defaults(cls, preset: str, name: str | None = None) -> diffusion.TrainingConfig:
         return diffusion.preset(preset, name)
+
+    @property
+    def effort(self) -> float:
+        return float(self.config.steps)
 
     def reads(self) -> list[Reads]:
         return [self.demonstrations_of(self.name, self.data)]

@@ -12,9 +12,10 @@ from dexcompose_agents.artefacts.shipped import SUMMARY_FILE
 from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_agents.runtime.provenance import write_json
+from dexcompose_agents.runtime.side_by_side import one_per_core
 from dexcompose_agents.stages import STAGES
 from dexcompose_agents.stages.base import Needs, Piece, Preset, Stage
-from dexcompose_agents.stages.parallel import complete_all, default_jobs
+from dexcompose_agents.stages.parallel import complete_all
 from dexcompose_agents.stages.records import complete, done_already, stored, tidy
 from dexcompose_agents.stages.settings import typed_dict, with_options
 from dexcompose_envs import __version__, pair_names, parse_pair, skill_names
@@ -80,11 +81,13 @@ class TrainAll:
     def _complete(self, stages: list[Stage], piece: Piece) -> Iterator[tuple[Stage, dict[str, Any], bool]]:
         """Stages of one kind with their records, and whether there was nothing to do."""
         places = {stage.title: {name: self.out / place for name, place in stage.writes().items()} for stage in stages}
-        todo, jobs = stages, default_jobs(self.preset) if self.jobs is None else whole_number("jobs", self.jobs)
+        todo = stages
+        jobs = one_per_core(self.preset == "cpu") if self.jobs is None else whole_number("jobs", self.jobs)
         if jobs > 1:
             done = [(stage, done_already(stage, self.out, places[stage.title])) for stage in stages]
             yield from ((stage, record, True) for stage, record in done if record is not None)
-            todo = [stage for stage, record in done if record is None]
+            left = (stage for stage, record in done if record is None)
+            todo = sorted(left, key=lambda stage: -stage.effort)  # the longest first, or one is left over at the end
         if jobs > 1 and len(todo) > 1:
             yield from ((stage, record, False) for stage, record in complete_all(todo, self.out, piece, jobs))
             return

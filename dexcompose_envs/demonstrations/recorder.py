@@ -97,6 +97,7 @@ def record(
     root: str | Path | None = None,
     dataset_id: str | None = None,
     tail: int = 15,
+    base_shake: float = 0.0,
     max_attempts: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -117,6 +118,9 @@ def record(
         root: Folder of the datasets; None for Minari's own.
         dataset_id: Id of the dataset; None for "DexCompose/<skill>/expert-v0".
         tail: Control steps kept after success; a retention policy learns from them to go on holding.
+        base_shake: Scale of the wrist's tremble, see `episodes.base_shake`: the actions are those that the agent meant,
+            the observations those of a hand that doesn't quite follow, so that a policy learns to come back. This is
+            what Laskey et al., *DART* (2017), inject noise for.
         max_attempts: Attempts after which to give up; None: four times `episodes`, and at least 64.
         force: Replace an existing dataset of that id, and forget an unfinished recording of it.
         progress: Called with (kept, wanted).
@@ -140,11 +144,12 @@ def record(
     folder = check_writable_dir(datasets_root(root))
     refuse_existing(dataset_id, folder, force)
     spec = deepcopy(gym.spec(env_id(skill)))
-    spec.kwargs = {**spec.kwargs, "terminate_on_success": False}
+    spec.kwargs = {**spec.kwargs, "terminate_on_success": False, "base_shake": base_shake}
     venv = gym.make_vec(
         env_id(skill),
         num_envs=num_envs,
         terminate_on_success=False,
+        base_shake=base_shake,
         autoreset_mode=AutoresetMode.DISABLED,
         **(env_kwargs or {}),
     )
@@ -157,6 +162,7 @@ def record(
             "model_hash": env.model_hash,
             "seed": seed,
             "tail": tail,
+            "base_shake": base_shake,
         }
         with lock_folder(folder / ".recording" / dataset_id.replace("/", "_")) as unfinished:
             attempts = Pieces(unfinished, settings, "force=True starts again", force)

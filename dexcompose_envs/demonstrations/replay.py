@@ -86,6 +86,7 @@ def replay_dataset(
         num_envs=min(whole_number("num_envs", num_envs), len(episodes)),
         max_episode_steps=1 + max(len(episode) for episode in episodes),
         terminate_on_success=False,
+        base_shake=float(about.get("base_shake", 0.0)),
         autoreset_mode=AutoresetMode.DISABLED,
         **(env_kwargs or {}),
     )

@@ -50,6 +50,11 @@ class Skill(ABC):
     """Places on its things that are observed."""
     MAX_STEPS: ClassVar[int] = 150
     """Control steps in which the skill alone must be done."""
+    DEMONSTRATIONS: ClassVar[int] = 50
+    """Successful demonstrations that its base policy learns from."""
+    DEMONSTRATION_SHAKE: ClassVar[float] = 0.0
+    """Scale of the wrist's tremble in them. A policy that has only seen steady wrists takes where the wrist is for
+    where it should be; one that has seen it tremble looks at what it works on."""
     EXECUTE_STEPS: ClassVar[int] = 16
     """Actions that its base policy executes before it plans again."""
     FINGER_DROPOUT: ClassVar[float] = 0.0

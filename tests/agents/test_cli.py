@@ -16,12 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
 import tyro
 
-from dexcompose_agents import cli, evaluation
+from dexcompose_agents import cli, evaluation, sheet
 from dexcompose_agents.artefacts.shipped import pretrained_folder
 from dexcompose_agents.attribution.selectors import SELECTORS
 from dexcompose_agents.methods.registry import method_names
@@ -53,6 +54,20 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*skill_names(), *pair_names(), f"DexCompose/{PAIR}-v0", *method_names(), *SELECTORS, *PRESETS, "residual-"]
     words += [make_skill(skill).DESCRIPTION for skill in skill_names()]
     assert [word for word in words if word not in printed] == []
+
+
+@pytest.mark.rendering
+def test_list_draws_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "SIZE", (64, 48))
+    monkeypatch.setattr(sheet, "STRIP_HEIGHT", 0)
+    monkeypatch.setattr(sheet, "pair_names", lambda: (PAIR,))
+    assert cli.main(["list", "--pictures", str(tmp_path / "sheet.png")]) == 0
+    drawn = imageio.imread(tmp_path / "sheet.png")
+    rows, columns = 2 + len(skill_names("retention")), len(skill_names("interaction"))
+    assert drawn.shape == (rows * 48, columns * 64, 3)
+    assert drawn[:48, :64].std() > 10
+    assert cli.main(["list", "--pictures", str(tmp_path / "sheet.mp4")]) == cli.EXIT_ERROR
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sheet.png"]
 
 
 def test_list_is_quick_because_torch_stays_out() -> None:

@@ -13,9 +13,11 @@ BASE = {
     "GraspBall": [85, 83, 97, 89, 90, 69, 77, 79],
     "PickStick": [78, 78, 82, 86, 82, 76, 78, 68],
     "PushButton": [43, 89, 47, 56, 36, 38, 60, 33],
+    "TurnOnSwitch": [48, 77, 76, 47, 63, 44, 128, 98],
 }
 COMPOSED = {
     "GraspBall-PushButton": [104, 89, 97, 101, 91, 87, 86, 90],
+    "GraspBall-TurnOnSwitch": [94, 90, 80, 108, 95, 91, 89, 91],
     "PickStick-PushButton": [100, 89, 91, 104, 91, 84, 86, 89],
 }
 NEAR = 3

@@ -14,9 +14,9 @@ from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, SurfaceFriction, add_geom
 from dexcompose_envs.skills.postures import INDEX_TIP
-from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, Standing, UprightExpert, UprightFixture, turned
 from dexcompose_envs.skills.terms import share
 from dexcompose_envs.skills.trajectories import Waypoint, minimum_jerk
+from dexcompose_envs.skills.upright import ALONG_X, ALONG_Y, Standing, UprightExpert, UprightFixture, turned
 
 LATCH_BIT = 32
 """Collision bit of tongue and strike, which touch nothing else."""
@@ -48,6 +48,7 @@ class OpenDoor(UprightFixture):
     """Torque at rest (Nm) and its rise (Nm/rad)."""
     STRIKE_TOP = 0.031
     MAX_STEPS = 200
+    DEMONSTRATIONS, DEMONSTRATION_SHAKE = 200, 1.0
 
     @property
     def arm(self) -> NDArray[np.float64]:
@@ -138,7 +139,7 @@ class OpenDoorExpert(UprightExpert):
             euler = np.array([standing.yaw + aside * (1.0 - min(angle, 1.0)) + angle, pitch, roll])
             return np.concatenate([hand.wrist_placing(tip, INDEX_TIP, euler), euler, fingers])
 
-        pace, over, down = Pace(rng), 0.016, -0.052
+        pace, over, down = Pace(rng), 0.021, -0.058
         steps = pace.steps(38)
         swing = 1.30 * minimum_jerk(np.arange(1, steps + 1) / steps)
         arc = [

@@ -12,8 +12,8 @@ from dexcompose_envs import hand
 from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
-from dexcompose_envs.skills.preview.upright import ALONG_X, Standing, UprightExpert, UprightFixture, turned
 from dexcompose_envs.skills.trajectories import Waypoint, minimum_jerk
+from dexcompose_envs.skills.upright import ALONG_X, Standing, UprightExpert, UprightFixture, turned
 
 
 class OpenMicrowave(UprightFixture):
@@ -39,6 +39,7 @@ class OpenMicrowave(UprightFixture):
     CATCH_FORCE, CATCH_ANGLE = 17.0, 0.06
     """Pull of the magnet at the handle when closed (N), and the angle (rad) from which on it has none."""
     MAX_STEPS = 200
+    DEMONSTRATIONS, DEMONSTRATION_SHAKE = 200, 1.0
 
     @property
     def arm(self) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from dexcompose_envs.observations import Array, Snapshot
 from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert
 from dexcompose_envs.skills.parts import OBJECT_COLLISION, add_geom
-from dexcompose_envs.skills.preview.standing import StandingThing
+from dexcompose_envs.skills.standing import StandingThing
 from dexcompose_envs.skills.terms import axis_of, in_reach
 
 

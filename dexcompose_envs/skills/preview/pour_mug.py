@@ -14,7 +14,7 @@ from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Pace
 from dexcompose_envs.skills.grasping import Grasp, GraspExpert, Seen
 from dexcompose_envs.skills.parts import OBJECT_COLLISION, add_geom
-from dexcompose_envs.skills.preview.standing import StandingThing
+from dexcompose_envs.skills.standing import StandingThing
 from dexcompose_envs.skills.terms import axis_of, in_reach
 from dexcompose_envs.skills.trajectories import Waypoint
 

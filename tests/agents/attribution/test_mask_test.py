@@ -45,12 +45,12 @@ def test_outcomes_are_counted():
     ("old", "new", "words"),
     [
         (",".join(COLUMNS), "mask,wins", "has the columns"),
-        ("TH+RF+LF,3", "TH+RF+LF,3,3", "line 2: 11 values; expected 10"),
+        ("TH+RF+LF,3", "TH+RF+LF,3,3", "line 2: 12 values; expected 11"),
         ("TH+RF+LF,3", "TH+XX,3", "line 2: unknown finger 'XX'"),
         ("TH+RF+LF,3", "TH+RF+LF,three", "line 2: .*three"),
         ("TH+RF+LF,3", "TH+RF+LF,-3", "line 2: .*-3"),
-        ("TH+RF+LF,3", "TH+RF+LF,2", "line 2: rate is 0.75"),
-        ("TH+FF+MF", "TH+RF+LF", r"line 3: mask TH\+RF\+LF is there twice"),
+        ("TH+RF+LF,3", "TH+RF+LF,2", "line 2: the row, or one before it, was edited"),
+        ("TH+FF+MF", "TH+RF+LF", "line 3: the row, or one before it, was edited"),
     ],
 )
 def test_a_damaged_table_is_refused_with_the_line(tmp_path, old, new, words):
@@ -58,6 +58,15 @@ def test_a_damaged_table_is_refused_with_the_line(tmp_path, old, new, words):
     write_trials(path, [MaskTrial(MASKS[0], 3, drop=1), MaskTrial(MASKS[1], 3, drop=1)])
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(FileError, match=words):
+        read_trials(path)
+
+
+def test_a_table_that_lost_a_row_is_refused(tmp_path):
+    path = tmp_path / "mask_test.csv"
+    write_trials(path, [MaskTrial(MASKS[0], 3, drop=1), MaskTrial(MASKS[1], 3, drop=1)])
+    head, _, last = path.read_text().splitlines(keepends=True)
+    path.write_text(head + last)
+    with pytest.raises(FileError, match="line 2: the row, or one before it, was edited, repeated or removed"):
         read_trials(path)
 
 

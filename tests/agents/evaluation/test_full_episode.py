@@ -5,7 +5,7 @@ import pytest
 
 from dexcompose_agents import cli
 from dexcompose_agents.diffusion.agent import PolicyAgent
-from dexcompose_agents.evaluation.full_episode import FullEpisode
+from dexcompose_agents.evaluation.full_episode import FullEpisode, steadied
 from dexcompose_agents.evaluation.manifest import EvaluationError
 from dexcompose_agents.evaluation.protocol import evaluate, make_worlds
 from dexcompose_agents.methods import make_method
@@ -44,6 +44,24 @@ def test_who_acts_when():
     assert not np.any(full.references[begun - 1])
     # What the preserved fingers follow is the eased grip.
     np.testing.assert_allclose(full.references[begun], full.grip[hand.NUM_WRIST :], atol=1e-6)
+
+
+def test_the_wrist_is_kept_steady_until_the_method_acts():
+    venv = make_worlds(PAIR, 2, start="scratch", num_threads=1)
+    obs, _ = venv.reset(seed=[3, 4])
+    told = obs["context"][:, venv.unwrapped.layout["context"]["previous_action"]].copy()
+    places = {True: [], False: []}
+    for steady, where in places.items():
+        obs, _ = venv.reset(seed=[3, 4])
+        for step in range(40):
+            action = steadied(told, obs) if steady else told
+            np.testing.assert_array_equal(action[:, hand.NUM_WRIST :], told[:, hand.NUM_WRIST :])
+            obs, *_ = venv.step(action)
+            if step >= 10:
+                where.append(obs["task_a"][:, :3].copy())
+    venv.close()
+    shaken, kept = (np.std(where, axis=0).max(axis=1) for where in (places[False], places[True]))
+    assert (kept < 0.5 * shaken).all()
 
 
 def test_an_evaluation_from_scratch_is_its_own(tmp_path):

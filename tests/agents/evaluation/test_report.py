@@ -45,7 +45,7 @@ def fake_method(name: str, pair: str, **_: Any) -> FakeMethod:
 def small_bench(out: Path, **options: Any) -> tuple[Path, dict[str, Any], str]:
     """Two pairs, three methods, 2 seeds x 5 rollouts; the printed text comes along."""
     console = Console(file=io.StringIO(), width=200)
-    defaults = {"pairs": (), "methods": ("frozen", "zero-shot", "dexcompose"), "seeds": 2, "rollouts": 5}
+    defaults = {"pairs": (BALL, STICK), "methods": ("frozen", "zero-shot", "dexcompose"), "seeds": 2, "rollouts": 5}
     fakes = {"num_envs": 4, "videos": "none", "worlds": FakeWorlds, "make": fake_method}
     report, results = run_bench(out, console=console, **(defaults | fakes | options))
     return report, results, console.file.getvalue()  # type: ignore[attr-defined]

@@ -7,12 +7,13 @@ nothing about methods. Don't skip it, and don't loosen it; make the task solvabl
 import pytest
 
 from dexcompose_agents.evaluation.protocol import evaluate
-from dexcompose_envs import pair_names
+
+from ...pairs import covering_pairs
 
 ROLLOUTS, SUCCESSES = 32, 30
 
 
-@pytest.mark.parametrize("pair", pair_names())
+@pytest.mark.parametrize("pair", covering_pairs())
 def test_the_oracle_solves_the_pair(pair):
     """From held states of the test split, on the evaluation's own episodes; about 95 %."""
     records = evaluate(pair, "oracle", seeds=1, rollouts=ROLLOUTS, num_envs=ROLLOUTS).records

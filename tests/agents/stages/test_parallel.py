@@ -9,11 +9,14 @@ import pytest
 
 from dexcompose_agents.runtime.compute import Piece
 from dexcompose_agents.runtime.interrupts import Paused
-from dexcompose_agents.stages.parallel import complete_all, default_jobs, shares_of_cores
+from dexcompose_agents.runtime.side_by_side import one_per_core, shares_of_cores
+from dexcompose_agents.stages import train_all
+from dexcompose_agents.stages.parallel import complete_all
 from dexcompose_agents.stages.records import done_already
 from dexcompose_agents.stages.skill import Demonstrations, Policy
 from dexcompose_agents.stages.train_all import TrainAll
 from dexcompose_envs.errors import FileError, MachineError, UsageError
+from dexcompose_envs.physics.workers import usable_cores
 
 SKILLS = ("GraspBall", "PushButton")
 
@@ -100,7 +103,23 @@ def test_cores_are_shared_out():
 
 
 def test_jobs_by_default():
-    assert default_jobs("cpu") >= 1 and default_jobs("test") == default_jobs("fast") == 1
+    assert one_per_core(True) == usable_cores() and one_per_core(False) == 1
+
+
+def test_the_longest_begins_first(tmp_path, monkeypatch):
+    begun = []
+
+    def begin(stages, *_):
+        begun.append([stage.title for stage in stages])
+        if len(begun) == 2:
+            raise Paused
+        return iter(())
+
+    monkeypatch.setattr(train_all, "complete_all", begin)
+    monkeypatch.setattr(train_all, "done_already", lambda *_: None)
+    with pytest.raises(Paused):
+        TrainAll(only=("GraspBall-PushButton",), jobs=2, out=tmp_path / "out").run()
+    assert begun[1] == ["policy PushButton", "policy GraspBall"]  # twice as many steps
 
 
 @pytest.mark.parametrize("jobs", [0, -2, 1.5])

@@ -235,7 +235,7 @@ def test_replay_refuses_another_environment(recorded, tmp_path, key):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"skill": "OpenDoor"}, "unknown skill 'OpenDoor'; expected one of"),
+        ({"skill": "OpenWindow"}, "unknown skill 'OpenWindow'; expected one of"),
         ({"episodes": 0}, "episodes is 0; expected a whole number of at least 1"),
         ({"num_envs": 0}, "num_envs is 0"),
         ({"tail": -1}, "tail is -1"),
@@ -278,3 +278,18 @@ def test_recorded_grasps_succeed_again(skill, tmp_path):
     episodes = episodes_of(tmp_path, report.dataset_id)
     assert all(episode.infos["success"][-15:].all() for episode in episodes)  # it goes on holding
     assert replay_dataset(report.dataset_id, root=tmp_path, num_envs=4).success_rate == 1.0
+
+
+def test_a_trembling_hand_is_recorded_with_what_it_was_told(tmp_path):
+    options = {"episodes": 2, "seed": 40, "num_envs": 2}
+    still, shaken = (
+        episodes_of(root, record("PushButton", make_expert("PushButton"), root=root, **options, **shake).dataset_id)
+        for root, shake in ((tmp_path / "still", {}), (tmp_path / "shaken", {"base_shake": 1.0}))
+    )
+    for one, other in zip(still, shaken, strict=True):
+        steps = min(len(one), len(other))
+        np.testing.assert_array_equal(one.actions[:steps], other.actions[:steps])
+        apart = np.abs(one.observations["task_b"][:steps, :3] - other.observations["task_b"][:steps, :3])
+        assert apart[0].max() == 0.0 and apart.max() > 0.01
+    report = replay_dataset("DexCompose/PushButton/expert-v0", root=tmp_path / "shaken", num_envs=2)
+    assert report.success_rate == 1.0 and report.largest_deviation == 0.0

@@ -13,8 +13,8 @@ from dexcompose_envs.skills.base import Things
 from dexcompose_envs.skills.expert import Expert, Pace
 from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
 from dexcompose_envs.skills.postures import INDEX_TIP
-from dexcompose_envs.skills.preview.upright import ALONG_X, ALONG_Y, Standing, UprightExpert, UprightFixture
 from dexcompose_envs.skills.trajectories import Waypoint
+from dexcompose_envs.skills.upright import ALONG_X, ALONG_Y, Standing, UprightExpert, UprightFixture
 
 
 class TurnOnSwitch(UprightFixture):
