@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-from dexcompose_envs import artefacts, parse_chain
+from dexcompose_envs import artefacts, pair_names, parse_chain
 from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import FOLDER_VARIABLE as HELD_STATES_VARIABLE
@@ -96,6 +96,13 @@ def choose_mask(
         return _read_mask(other, pair)[0], selector
     wanted = f"no mask {f'of selector {selector!r} ' if selector is not None else ''}ships for {pair}"
     raise ArtefactError(f"{wanted}; make one with 'dexcompose select-mask {pair}' and pass it as the mask")
+
+
+def masks_of(skill: str) -> tuple[FingerMask, ...]:
+    """The masks that are there for a retention skill's pairs; ArtefactError if there is none, or one is damaged."""
+    pairs = [pair for pair in pair_names() if parse_chain(pair)[0] == skill]
+    chosen = [pair for pair in pairs if (pretrained_folder() / "masks" / f"{pair}.json").is_file()] or pairs[:1]
+    return tuple(dict.fromkeys(choose_mask(pair)[0] for pair in chosen))
 
 
 def _read_mask(path: Path, pair: str) -> tuple[FingerMask, str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dexcompose_agents.artefacts.shipped import choose_mask, stabiliser_path
+from dexcompose_agents.artefacts.shipped import choose_mask, masks_of, stabiliser_path
 from dexcompose_agents.stages.base import Advance, Chain, Piece, Reads, Stage
 from dexcompose_agents.stages.fingers import mask_file
-from dexcompose_envs import FingerMask, pair_names, parse_pair
+from dexcompose_envs import FingerMask, parse_pair
 
 if TYPE_CHECKING:
     from dexcompose_agents.residual.config import ResidualBConfig, StabiliserConfig
@@ -37,7 +37,7 @@ class Stabiliser(Stage):
     data: Path | None = None
     """Held states; by default the shipped ones."""
     mask: tuple[str, ...] = ()
-    """Masks of preserved fingers, e.g. TH+MF+RF; by default those that ship for the skill's pairs."""
+    """Masks of preserved fingers, e.g. TH+MF+RF; by default those that there are for the skill's pairs."""
 
     @classmethod
     def of_chain(cls, chain: Chain) -> Iterator[Stage]:
@@ -55,8 +55,7 @@ class Stabiliser(Stage):
 
     @property
     def config(self) -> Any:
-        pairs = [pair for pair in pair_names() if parse_pair(pair)[0] == self.name]
-        masks = [FingerMask.parse(mask) for mask in self.mask] or [choose_mask(pair)[0] for pair in pairs]
+        masks = [FingerMask.parse(mask) for mask in self.mask] or masks_of(self.name)
         return replace(super().config, masks=tuple(dict.fromkeys(map(str, masks))))
 
     def facts(self) -> dict[str, Any]:

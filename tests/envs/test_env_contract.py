@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 from dexcompose_envs import INTERACTION_SKILLS, OUTCOMES, PAIRS, RETENTION_SKILLS, SKILLS, env_id
 from dexcompose_envs.hand import NUM_ACTIONS
+from dexcompose_envs.skills import make_skill
 
 COMPOSITES = tuple("-".join(pair) for pair in PAIRS)
 NAMES = SKILLS + COMPOSITES
@@ -70,9 +71,7 @@ def test_spaces_infos_and_types(name):
     env = make(name)
     obs, info = env.reset(seed=0)
     assert env.action_space == gym.spaces.Box(-1.0, 1.0, (28,), np.float32)
-    keys = {"context"} | ({"task_a"} if "Button" not in name.split("-")[0] else set())
-    keys |= {"task_b"} if name.endswith("Button") else set()
-    assert set(obs) == keys
+    assert set(obs) == {"context"} | {make_skill(skill).observation_key for skill in name.split("-")}
     for step in range(3):
         assert set(info) == INFO
         assert info["success"] is info["is_success"] is False

@@ -32,7 +32,7 @@ def test_layouts_cover_the_observation_without_gaps(name):
         assert starts == [0, *stops[:-1]]
         assert env.observation_space[key].shape == (stops[-1],)
         if key != "context":
-            assert 32 <= stops[-1] <= 37
+            assert 32 <= stops[-1] <= 39
             assert terms["joint_position"] == slice(0, 28)
     env.close()
 

@@ -9,7 +9,13 @@ from contextlib import contextmanager
 import pytest
 
 from dexcompose_agents import cli
-from dexcompose_agents.artefacts.shipped import PRETRAINED_VARIABLE, file_hash, pretrained_folder, trained_in
+from dexcompose_agents.artefacts.shipped import (
+    PRETRAINED_VARIABLE,
+    choose_mask,
+    file_hash,
+    pretrained_folder,
+    trained_in,
+)
 from dexcompose_agents.artefacts.weights import load_weights
 from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.held_states import collection as held_state_collection
@@ -18,6 +24,7 @@ from dexcompose_agents.stages import base, train_all
 from dexcompose_agents.stages.fingers import ReleaseTest
 from dexcompose_agents.stages.residuals import Residual, Stabiliser
 from dexcompose_agents.stages.train_all import TrainAll
+from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.errors import FileError, UsageError
 from dexcompose_envs.held_states import FOLDER_VARIABLE, HeldStateLibrary, held_states_folder
 
@@ -334,3 +341,11 @@ def test_ctrl_c_in_the_chain(folder, capsys, ctrl_c):
 def test_a_joint_residual_brings_the_pairs_own_stabiliser():
     alone, joint = (Residual(name=PAIR, settings={"joint": on}).writes() for on in (False, True))
     assert joint == alone | {"stabiliser.safetensors": f"pretrained/stabiliser-{PAIR}.safetensors"}
+
+
+def test_a_stabiliser_is_trained_for_the_masks_that_there_are(dummy_skills, tmp_path, monkeypatch):
+    shipped = [choose_mask(pair)[0] for pair in ("PickStick-PushButton", "PickStick-TurnOnSwitch")]
+    assert Stabiliser(name="PickStick").config.masks == tuple(dict.fromkeys(map(str, shipped)))  # none for PressFlap
+    monkeypatch.setenv(PRETRAINED_VARIABLE, str(tmp_path))
+    with pytest.raises(ArtefactError, match="no mask ships for PickStick-"):
+        _ = Stabiliser(name="PickStick").config
