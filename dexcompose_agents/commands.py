@@ -121,7 +121,7 @@ class Bench(Runs):
     """Pairs; by default all."""
     methods: tuple[str, ...] = ("frozen", "zero-shot", "dexcompose")
     """Registered methods, or module:Class."""
-    seeds: int = 3
+    seeds: int = 2
     """Evaluation seeds."""
     jobs: int | None = None
     """Pairs at a time, each on its share of the cores; by default one per core without a GPU."""

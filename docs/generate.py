@@ -28,7 +28,9 @@ from dexcompose_envs.skills.chain import Chain
 
 FOLDER = Path(__file__).parent / "envs"
 PICTURES = FOLDER / "pictures"
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "headline" / "results.json"
+RESULTS = [
+    Path(__file__).parents[1] / "benchmarks" / "results" / name / "results.json" for name in ("headline", "switch")
+]
 NOTE = "<!-- Written by `python docs/generate.py`; change the docstrings instead. -->\n"
 INDEX = "README.md"
 
