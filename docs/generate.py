@@ -122,7 +122,7 @@ def _success(chain: Chain) -> list[str]:
 def _results(name: str) -> list[tuple[str, ...]]:
     """What the committed table has of a pair."""
     found = []
-    for row in json.loads(RESULTS.read_text(encoding="utf-8"))["runs"]:
+    for row in (row for path in RESULTS for row in json.loads(path.read_text(encoding="utf-8"))["runs"]):
         if row["pair"] == name:
             success, (low, high), ended = row["success"], row["wilson95"].values(), row["outcomes"]
             lost = sum(ended[how] for how in ("init", "transition", "drop"))
