@@ -36,13 +36,13 @@ class Config:
     """Pairs."""
     seed: int = 2**29
     """Episode seed to begin with."""
-    stride: int = 4
+    stride: int = 2
     """Control steps from one frame to the next."""
-    last: int = 8
+    last: int = 16
     """Frames for which the end stays."""
     camera: str = "overview"
     """Camera."""
-    size: tuple[int, int] = (200, 150)
+    size: tuple[int, int] = (320, 240)
     """Width and height of one film, pixels."""
     quality: int = 60
     """Of the WebP file, 0 to 100."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
 from dexcompose_agents.rl.networks import load_network
 from dexcompose_envs.errors import FileError, UsageError
@@ -60,6 +61,16 @@ def test_scenes_are_compared_with_the_first(script, tmp_path):
     assert result["rows"][0]["ratio"] == 1.0
     for row in result["rows"]:
         assert_positive(row["steps_per_s"], row["ratio"])
+
+
+@pytest.mark.rendering
+def test_the_grid_shows_a_rollout(script, tmp_path):
+    module, out = script("grid"), tmp_path / "grid.webp"
+    module.main(module.Config(pairs=("GraspBall-PushButton",), size=(64, 48), stride=10, last=2, out=out))
+    with Image.open(out) as grid:
+        frames = [np.asarray(frame.convert("RGB"), float) for frame in ImageSequence.Iterator(grid)]
+    assert len(frames) > 5 and frames[0].shape == (48, 64, 3)
+    assert np.abs(frames[-1] - frames[0]).mean() > 1
 
 
 @pytest.mark.parametrize("pair", covering_pairs())

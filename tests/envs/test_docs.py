@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import gymnasium as gym
 
-from dexcompose_envs import env_id
+from dexcompose_envs import env_id, pair_names, skill_names
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "generate.py"
 docs = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
@@ -32,6 +32,12 @@ def test_outdated_pages_are_named(tmp_path, capsys):
     assert [Path(line.split()[0]).name for line in lines] == ["GoneSkill.md", "GraspBall.md", "PushButton.md"]
     assert docs.main(["--out", str(tmp_path)]) == 0
     assert docs.outdated(tmp_path) == []
+
+
+def test_every_environment_has_a_picture_on_its_page():
+    for name in (*skill_names(), *pair_names()):
+        assert f"(pictures/{name}.jpg)" in docs.pages()[f"{name}.md"]
+    assert {path.stem for path in (SCRIPT.parent / "envs" / "pictures").iterdir()} == {*skill_names(), *pair_names()}
 
 
 def test_a_page_has_every_column_of_every_observation():
