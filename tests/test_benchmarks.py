@@ -79,7 +79,8 @@ def test_nothing_passes_through_or_flies(script, pair):
     row = module.measure(pair, module.Config(episodes=3, num_envs=3))
     assert row["object_contacts"] > 500 and row["other_contacts"] > 100
     assert 0 < row["object_p999_mm"] < 1.5
-    assert 0 < row["other_p999_mm"] < 5.0  # a fingertip at the button's stop, pressed with 30 N
+    pressed = 5.0 if pair.endswith("PushButton") else 3.0  # at the button's stop the wrist pushes on, with 30 N
+    assert 0 < row["other_p999_mm"] < pressed
     assert 0 < row["speed_max_m_s"] < 3.0
 
 

@@ -165,6 +165,7 @@ def evaluate(
         retention = str(parse_chain(pair)[0])
         grasp = PolicyAgent.load(retention, device=method_device(backend, device) or "cpu")
         env["grasp"] = file_hash(policy_path(retention))
+        env["steadied"] = True  # until the hand-over; older episodes were not
     config = run_config(pair, method, env, method_kwargs)
 
     with ExitStack() as stack:
