@@ -143,6 +143,7 @@ class InteractionSkill(Skill):
 
     kind = "interaction"
     observation_key = "task_b"
+    DEMONSTRATIONS, DEMONSTRATION_SHAKE = 200, 1.0
     FINGER_DROPOUT = 0.5
     VIEW: ClassVar[tuple[tuple[float, float, float], tuple[float, float, float]]]
     VIEW = ((0.66, -0.34, 0.26), (0.34, 0.0, 0.09))

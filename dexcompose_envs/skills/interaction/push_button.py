@@ -131,7 +131,7 @@ class PushButtonExpert(Expert):
         pace = Pace(rng)
         above = pose(rng.uniform(0.035, 0.05), rng.normal(0.0, 0.004, 2))
         touch = pose(0.008, np.zeros(2))
-        pressed = pose(-0.032, np.zeros(2))
+        pressed = pose(-0.022, np.zeros(2))
         return [
             Waypoint(pace.steps(24), above),
             Waypoint(pace.steps(10), touch),

@@ -114,7 +114,7 @@ class TurnOnSwitchExpert(UprightExpert):
         pace = Pace(rng)
         return [
             Waypoint(pace.steps(22), pose(0.032, rng.uniform(0.055, 0.070))),
-            Waypoint(pace.steps(8), pose(0.017, 0.045)),
-            Waypoint(pace.steps(16), pose(0.017, -0.034)),
-            Waypoint(10, pose(0.017, -0.034)),
+            Waypoint(pace.steps(8), pose(0.022, 0.045)),
+            Waypoint(pace.steps(16), pose(0.022, -0.040)),
+            Waypoint(10, pose(0.022, -0.040)),
         ]

@@ -48,7 +48,6 @@ class OpenDoor(UprightFixture):
     """Torque at rest (Nm) and its rise (Nm/rad)."""
     STRIKE_TOP = 0.031
     MAX_STEPS = 200
-    DEMONSTRATIONS, DEMONSTRATION_SHAKE = 200, 1.0
 
     @property
     def arm(self) -> NDArray[np.float64]:

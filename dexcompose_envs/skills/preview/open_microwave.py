@@ -39,7 +39,6 @@ class OpenMicrowave(UprightFixture):
     CATCH_FORCE, CATCH_ANGLE = 17.0, 0.06
     """Pull of the magnet at the handle when closed (N), and the angle (rad) from which on it has none."""
     MAX_STEPS = 200
-    DEMONSTRATIONS, DEMONSTRATION_SHAKE = 200, 1.0
 
     @property
     def arm(self) -> NDArray[np.float64]:
@@ -88,8 +87,8 @@ class OpenMicrowave(UprightFixture):
 
     @property
     def start_pose(self) -> NDArray[np.float64]:
-        """Thumb up, palm to the left, turned in by 25 degrees, index straight, fingertip 7 cm before the bar."""
-        return np.concatenate([[0.11, -0.10, 0.14, 0.44, 0.0, np.pi / 2], hand.OPEN_FINGERS])
+        """Thumb up, palm to the left, turned in by 43 degrees, index straight, fingertip 7 cm before the bar."""
+        return np.concatenate([[0.17, -0.17, 0.14, 0.75, 0.0, np.pi / 2], hand.OPEN_FINGERS])
 
     def expert(self) -> Expert:
         """Opens it with the index finger."""
@@ -97,17 +96,19 @@ class OpenMicrowave(UprightFixture):
 
 
 class OpenMicrowaveExpert(UprightExpert):
-    """Reaches past the bar, hooks the index finger's last joints behind it, and draws back along the door's arc."""
+    """Reaches past the bar from the right, hooks the index finger behind it, and draws back along the door's arc."""
 
-    CROOK = np.array([0.033, -0.021, 0.147])
+    CROOK = np.array([0.033, -0.021, 0.142])
     """Where the bar lies in the hooked index finger, in the palm body's frame, m."""
     POINTING = (0.0, 0.0, 0.05, 0.05)
+    HOOKED = (0.0, 0.4, 1.0, 1.3)
+    """Joints (rad) of the index finger that holds the bar."""
 
     def path(self, standing: Standing, fingers: NDArray[np.float64], rng: np.random.Generator) -> list[Waypoint]:
-        """Before the bar, past it, hooked, along the door's arc while the hand turns half as far, hold."""
+        """Before the bar, past it, hooked, along the door's arc while the hand turns three quarters as far, hold."""
         hooked = fingers.copy()
-        hooked[:4] = [0.0, 0.0, 0.6, 1.5]
-        into = rng.uniform(0.40, 0.52)  # yaw of the hand relative to the door
+        hooked[: len(self.HOOKED)] = self.HOOKED
+        into = rng.uniform(0.78, 0.92)  # yaw of the hand relative to the door
         roll, pitch = np.pi / 2 + rng.uniform(-0.1, 0.1), rng.uniform(-0.08, 0.08)
         height = np.array([0.0, 0.0, 0.012 + rng.uniform(-0.008, 0.008)])
 
@@ -123,11 +124,12 @@ class OpenMicrowaveExpert(UprightExpert):
         pace = Pace(rng)
         steps = pace.steps(48)
         swing = 1.45 * minimum_jerk(np.arange(1, steps + 1) / steps)
-        arc = [pose(hooked, 0.020 * min(a / 0.08, 1.0), 0.010, float(a), into + 0.25 * float(a)) for a in swing]
+        arc = [pose(hooked, 0.005 * min(a / 0.08, 1.0), 0.012, float(a), into + 0.25 * float(a)) for a in swing]
         return [
-            Waypoint(pace.steps(22), pose(fingers, 0.065, -0.016)),
-            Waypoint(pace.steps(12), pose(fingers, 0.0, -0.013)),
+            Waypoint(pace.steps(22), pose(fingers, 0.065, -0.013)),
+            Waypoint(pace.steps(12), pose(fingers, 0.0, -0.010)),
             Waypoint(pace.steps(10), pose(hooked, 0.0, 0.006)),
+            Waypoint(4, pose(hooked, 0.0, 0.006)),
             *(Waypoint(1, target) for target in arc),
             Waypoint(8, arc[-1]),
         ]
