@@ -9,6 +9,9 @@ because a composite episode of 200 control steps lasts as long as two release te
 strictly the last two factors are meant: `b = 1` takes eta_B at face value, so a finger that carries 90 % of B's work is
 worth 90 % of B's success; `a = 0.5` softens clean release, because a released finger that still grazes the object is a
 nuisance to B and rarely a failure.
+
+What 100 rollouts can't tell apart counts as equal: two more objects retained are 5 % of U. Among equals B gets the most
+fingers.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ from dexcompose_envs.skills import parse_pair
 class UtilitySelector(Selector):
     """Expected composite success, `low(P_ret)^r * (1 - slip)^s * P_clean^a * eta_B^b`; see the module's docstring.
 
-    Ties go to the higher lower bound of P_ret, then P_clean, eta_B, more released fingers, and the candidates' order.
-    An exponent of 0 ignores its factor.
+    Of masks as good as the best, the one that releases most fingers; then the higher U, lower bound of P_ret, P_clean,
+    eta_B, and the candidates' order. An exponent of 0 ignores its factor.
     """
 
     name: ClassVar[str] = "utility"
@@ -49,11 +52,13 @@ class UtilitySelector(Selector):
     """a: weight of clean release."""
     use_exponent: float = 1.0
     """b: weight of what the mask leaves B."""
+    tolerance: float = 0.05
+    """Share of the best U by which a mask that is as good may be below it."""
 
     def __post_init__(self) -> None:
-        """Refuses negative exponents."""
+        """Refuses negative exponents, and a tolerance that isn't a share."""
         for name, value in vars(self).items():
-            real_number(name, value, 0.0, math.inf)
+            real_number(name, value, 0.0, 1.0 if name == "tolerance" else math.inf)
 
     def utility(self, candidate: Candidate) -> float:
         """U(m) in [0, 1]."""
@@ -66,8 +71,11 @@ class UtilitySelector(Selector):
         if not candidates:
             raise UsageError("there are no candidate masks to choose from")
 
+        enough = (1.0 - self.tolerance) * max(map(self.utility, candidates))
+
         def key(c: Candidate) -> tuple[float, ...]:
-            return (-self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, -c.mask.num_released, place_of(c.mask))
+            released = c.mask.num_released if self.utility(c) >= enough else 0
+            return (-released, -self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, place_of(c.mask))
 
         ranked = sorted(candidates, key=key)
         best, (retention, interaction) = ranked[0], parse_pair(pair)

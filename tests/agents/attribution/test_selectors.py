@@ -82,6 +82,17 @@ def test_utility_frees_the_finger_that_b_uses():
     assert "96 % of 100 release tests" in selection.why and "next: TH+MF+RF" in selection.why
 
 
+def test_utility_gives_b_more_fingers_where_chance_alone_tells_masks_apart():
+    rows = [row("TH+MF+RF+LF", 97), row("TH+RF+LF", 95), row("TH+RF", 80)]
+    assert str(select("utility", rows).mask) == "TH+RF+LF"
+    candidates = make_candidates(rows, PUSHING)
+    four, three, _ = map(UtilitySelector().utility, candidates)
+    assert 0.95 < three / four < 1.0
+    assert str(UtilitySelector(tolerance=0.0).select(candidates, PAIR).mask) == "TH+MF+RF+LF"
+    with pytest.raises(ValueError, match=r"tolerance is 1\.5"):
+        UtilitySelector(tolerance=1.5)
+
+
 def test_utility_trusts_many_rollouts_more():
     rows = [row("TH+MF+RF+LF", 5, 5, 5), row("TH+MF+RF", 97)]
     assert str(select("utility", rows).mask) == "TH+MF+RF"
