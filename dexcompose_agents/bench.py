@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dexcompose_agents.runtime.interrupts import saving_to
 from dexcompose_agents.runtime.progress import progress_bar
 from dexcompose_agents.runtime.side_by_side import Job, side_by_side
 from dexcompose_envs import pair_names
+from dexcompose_envs.artefacts import NotMadeError
 from dexcompose_envs.errors import MachineError
 from dexcompose_envs.files import lock_folder
 from dexcompose_envs.skills import composite_name
@@ -43,6 +45,8 @@ def run_bench(
 ) -> tuple[Path, dict[str, Any]]:
     """Evaluate all pairs with all methods, print the table and write ``report.html``.
 
+    Without ``pairs``, those for which all that the methods need has been made; the others are named.
+
     Options are those of the command ``dexcompose bench``, and further ones of ``evaluate``. ``make(name, pair,
     selector=...)`` makes the methods; those that take no selector are named, and recorded with "none". With several
     ``jobs`` each pair is evaluated in a process of its own, so many at a time; ``make`` only checks the methods then.
@@ -54,17 +58,19 @@ def run_bench(
     Raises:
         EvaluationError: If the folder holds episodes of another configuration, or two methods have one name.
         UsageError: On an unknown pair or method, before anything is run, or a folder that is in use.
+        NotMadeError: If a method needs weights, for one of ``pairs`` or for every pair, that nobody has made.
         KeyboardInterrupt: On Ctrl-C, ``saved_to`` is the folder; running the same command again goes on from there.
     """
     console = console or Console()
-    pairs = [composite_name(pair) for pair in dict.fromkeys(pairs or pair_names())]
+    pairs = [composite_name(pair) for pair in dict.fromkeys(pairs)]
     if not methods:
         raise EvaluationError("no method given; expected at least one")
     planned_episodes(seeds, rollouts)
     networks = method_device(backend, device)
     options = {} if networks is None else {"device": networks}
     with lock_folder(out), saving_to(out):  # before anything is computed
-        made = {pair: [make(name, pair, selector=selector, **options) for name in methods] for pair in pairs}
+        made = _methods_of(pairs, methods, partial(make, selector=selector, **options), console)
+        pairs = list(made)
         _check_names(made[pairs[0]], selector, reference, console)
         take_back(out)  # of a benchmark that was killed
         shared = {"seeds": seeds, "rollouts": rollouts, "backend": backend, "device": device, **evaluate_options}
@@ -82,6 +88,25 @@ def run_bench(
     print_tables(results, console)
     console.print(f"report: {report}", soft_wrap=True, markup=False)
     return report, results
+
+
+def _methods_of(
+    pairs: Sequence[str], methods: Sequence[str], make: Callable[..., CompositionMethod], console: Console
+) -> dict[str, list[CompositionMethod]]:
+    """Pair -> its methods; of all pairs, if none is given, those for which what the methods need has been made."""
+    made: dict[str, list[CompositionMethod]] = {}
+    missing: dict[str, NotMadeError] = {}
+    for pair in pairs or pair_names():
+        try:
+            made[pair] = [make(name, pair) for name in methods]
+        except NotMadeError as error:
+            missing[pair] = error
+    if missing and (pairs or not made):
+        raise next(iter(missing.values()))
+    if missing:
+        text = f"left out: {', '.join(missing)}, since there is {next(iter(missing.values()))}"
+        console.print(text, soft_wrap=True, markup=False)
+    return made
 
 
 def _evaluate_side_by_side(

@@ -118,7 +118,7 @@ class Bench(Runs):
     """Run the benchmark: all pairs with all methods, then table, videos and HTML report."""
 
     pairs: tuple[str, ...] = ()
-    """Pairs; by default all."""
+    """Pairs; by default all that are trained."""
     methods: tuple[str, ...] = ("frozen", "zero-shot", "dexcompose")
     """Registered methods, or module:Class."""
     seeds: int = 2

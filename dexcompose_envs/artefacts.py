@@ -40,6 +40,10 @@ class ArtefactError(FileError):
     """A file that can't be read, is damaged, or is not what it is to be used as; one line that names it."""
 
 
+class NotMadeError(ArtefactError):
+    """A file that nobody has made, or put where it is looked for."""
+
+
 def save(path: str | Path, manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], form: Form) -> None:
     """Writes an artefact; the file appears whole or not at all.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dexcompose_envs import artefacts
-from dexcompose_envs.artefacts import ArtefactError
+from dexcompose_envs.artefacts import ArtefactError, NotMadeError
 from dexcompose_envs.checks import one_of
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.files import atomic_write
@@ -189,15 +189,15 @@ class HeldStateLibrary:
             model_hash: hash of the physics model the caller runs; None skips the check.
 
         Raises:
-            ArtefactError: where the file is missing, damaged, of another kind, skill, data version or model, or has
-                wrong columns.
+            NotMadeError: where the file is missing.
+            ArtefactError: where it is damaged, of another kind, skill, data version or model, or has wrong columns.
         """
         path = Path(source).expanduser()
         if isinstance(source, str) and source.isidentifier():
             path, skill = held_states_folder() / f"{source}.npz", skill or source
         if not os.path.exists(path):
             known = ", ".join(sorted(path.stem for path in held_states_folder().glob("*.npz"))) or "none yet"
-            raise ArtefactError(f"no held states for {str(source)!r}; shipped: {known}; or give a .npz path")
+            raise NotMadeError(f"no held states for {str(source)!r}; shipped: {known}; or give a .npz path")
         facts, columns = artefacts.load(path, KIND, skill=skill, model_hash=model_hash)
         try:
             about = {item.name: facts[item.name] for item in fields(Manifest)}

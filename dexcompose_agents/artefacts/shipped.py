@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from dexcompose_envs import artefacts, pair_names, parse_chain
-from dexcompose_envs.artefacts import ArtefactError
+from dexcompose_envs.artefacts import NotMadeError
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.held_states import FOLDER_VARIABLE as HELD_STATES_VARIABLE
 from dexcompose_envs.ownership import FingerMask
@@ -41,18 +41,18 @@ def pretrained_folder() -> Path:
 
 
 def policy_path(skill: str) -> Path:
-    """Weights of a skill's base policy; ArtefactError if there are none."""
+    """Weights of a skill's base policy; NotMadeError if there are none."""
     return _existing([skill], f"trained weights of {skill}", f"dexcompose train policy {skill}")
 
 
 def stabiliser_path(pair: str) -> Path:
-    """Weights of stabiliser A: those of the pair, else those of the retention skill; ArtefactError if neither exist."""
+    """Weights of stabiliser A: those of the pair, else those of the retention skill; NotMadeError if neither exist."""
     names = [f"stabiliser-{pair}", f"stabiliser-{parse_chain(pair)[0]}"]
     return _existing(names, f"stabiliser for {pair}", f"dexcompose train all --only {pair}")
 
 
 def residual_path(pair: str) -> Path:
-    """Weights of residual B of a pair; ArtefactError if there are none."""
+    """Weights of residual B of a pair; NotMadeError if there are none."""
     return _existing([f"residual-{pair}"], f"residual for {pair}", f"dexcompose train all --only {pair}")
 
 
@@ -62,7 +62,7 @@ def _existing(names: list[str], what: str, command: str) -> Path:
         if path.is_file():
             return path
     looked = ", ".join(path.name for path in paths)
-    raise ArtefactError(f"no {what} in '{pretrained_folder()}' (looked for {looked}); make one with: {command}")
+    raise NotMadeError(f"no {what} in '{pretrained_folder()}' (looked for {looked}); make one with: {command}")
 
 
 def choose_mask(
@@ -78,7 +78,8 @@ def choose_mask(
             wanted, from ``masks/<pair>.json`` or ``masks/<pair>-<selector>.json``.
 
     Raises:
-        ArtefactError: If there is no such file, or it is not a mask selection of this pair and its model.
+        NotMadeError: If there is no such file.
+        ArtefactError: If it is not a mask selection of this pair and its model.
         ValueError: If the mask is malformed.
     """
     if isinstance(mask, Path) or (isinstance(mask, str) and mask.endswith(".json")):
@@ -95,7 +96,7 @@ def choose_mask(
     if selector is not None and (other := folder / f"{pair}-{selector}.json").is_file():
         return _read_mask(other, pair)[0], selector
     wanted = f"no mask {f'of selector {selector!r} ' if selector is not None else ''}ships for {pair}"
-    raise ArtefactError(f"{wanted}; make one with 'dexcompose select-mask {pair}' and pass it as the mask")
+    raise NotMadeError(f"{wanted}; make one with 'dexcompose select-mask {pair}' and pass it as the mask")
 
 
 def masks_of(skill: str) -> tuple[FingerMask, ...]:

@@ -27,6 +27,7 @@ from dexcompose_agents.evaluation.results import summarise
 from dexcompose_agents.evaluation.tables import blocks, coverage, print_tables, verdict
 from dexcompose_agents.evaluation.video import Video, VideoError, load_videos, save_videos, write_video
 from dexcompose_envs import pair_names
+from dexcompose_envs.artefacts import NotMadeError
 from dexcompose_envs.errors import FileError, MachineError, UsageError
 from dexcompose_envs.files import OutputError
 
@@ -290,6 +291,26 @@ def test_bench_is_resumed_after_an_interruption(tmp_path: Path) -> None:
     small_bench(tmp_path / "b")
     assert (tmp_path / "a" / "episodes.csv").read_bytes() == (tmp_path / "b" / "episodes.csv").read_bytes()
     assert len(read_episodes(tmp_path / "a")) == 60
+
+
+def test_bench_leaves_out_pairs_that_nobody_has_trained(tmp_path: Path) -> None:
+    def make(name: str, pair: str, **options: Any) -> FakeMethod:
+        if pair != BALL and name == "dexcompose":
+            raise NotMadeError(f"no residual for {pair}")
+        return fake_method(name, pair, **options)
+
+    _, results, printed = small_bench(tmp_path / "all", pairs=(), make=make)
+    assert {run["pair"] for run in results["runs"]} == {BALL}
+    first, *others = (pair for pair in pair_names() if pair != BALL)
+    assert printed.startswith(f"left out: {', '.join((first, *others))}, since there is no residual for {first}\n")
+    with pytest.raises(NotMadeError, match=f"no residual for {STICK}"):  # asked for by name
+        small_bench(tmp_path / "named", pairs=(BALL, STICK), make=make)
+
+    def nothing(name: str, pair: str, **_: Any) -> FakeMethod:
+        raise NotMadeError(f"nothing for {pair}")
+
+    with pytest.raises(NotMadeError, match=f"nothing for {pair_names()[0]}"):
+        small_bench(tmp_path / "none", pairs=(), make=nothing)
 
 
 def test_bench_checks_names_and_folder_first(tmp_path: Path) -> None:
