@@ -106,6 +106,8 @@ class UprightExpert(Expert):
 
     POINTING: ClassVar[tuple[float, float, float, float]] = (0.0, 0.04, 0.04, 0.04)
     """Joints (rad) of the index finger while it points."""
+    CURL: ClassVar[float] = 1.0
+    """How far the fingers that would meet the fixture first are drawn in, see `draw_in`."""
 
     def __init__(self, skill: UprightFixture) -> None:
         super().__init__(skill)
@@ -121,7 +123,7 @@ class UprightExpert(Expert):
         pivot = seen_from_palm(start, seen["palm_to_target"]) - arm
         fingers = start[hand.NUM_WRIST :].copy()
         fingers[: len(self.POINTING)] = rng.normal(self.POINTING, 0.01)
-        draw_in(fingers, rng)
+        draw_in(fingers, rng, self.CURL)
         error = np.append(rng.normal(0.0, 0.002, 2), 0.0)
         return self.path(Standing(pivot + turned(yaw, error), yaw), fingers, rng)
 

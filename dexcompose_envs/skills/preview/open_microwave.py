@@ -39,6 +39,7 @@ class OpenMicrowave(UprightFixture):
     CATCH_FORCE, CATCH_ANGLE = 17.0, 0.06
     """Pull of the magnet at the handle when closed (N), and the angle (rad) from which on it has none."""
     MAX_STEPS = 200
+    DEMONSTRATIONS = 400
 
     @property
     def arm(self) -> NDArray[np.float64]:
@@ -96,11 +97,13 @@ class OpenMicrowave(UprightFixture):
 
 
 class OpenMicrowaveExpert(UprightExpert):
-    """Reaches past the bar from the right, hooks the index finger behind it, and draws back along the door's arc."""
+    """Reaches past the bar 3 cm to its right, where there is room, sweeps the index finger behind it while that bends,
+    and draws back along the door's arc."""
 
     CROOK = np.array([0.033, -0.021, 0.142])
     """Where the bar lies in the hooked index finger, in the palm body's frame, m."""
     POINTING = (0.0, 0.0, 0.05, 0.05)
+    CURL = 1.1
     HOOKED = (0.0, 0.4, 1.0, 1.3)
     """Joints (rad) of the index finger that holds the bar."""
 
@@ -108,7 +111,7 @@ class OpenMicrowaveExpert(UprightExpert):
         """Before the bar, past it, hooked, along the door's arc while the hand turns three quarters as far, hold."""
         hooked = fingers.copy()
         hooked[: len(self.HOOKED)] = self.HOOKED
-        into = rng.uniform(0.78, 0.92)  # yaw of the hand relative to the door
+        into = rng.uniform(0.70, 0.85)  # yaw of the hand relative to the door
         roll, pitch = np.pi / 2 + rng.uniform(-0.1, 0.1), rng.uniform(-0.08, 0.08)
         height = np.array([0.0, 0.0, 0.012 + rng.uniform(-0.008, 0.008)])
 
@@ -126,9 +129,9 @@ class OpenMicrowaveExpert(UprightExpert):
         swing = 1.45 * minimum_jerk(np.arange(1, steps + 1) / steps)
         arc = [pose(hooked, 0.005 * min(a / 0.08, 1.0), 0.012, float(a), into + 0.25 * float(a)) for a in swing]
         return [
-            Waypoint(pace.steps(22), pose(fingers, 0.065, -0.013)),
-            Waypoint(pace.steps(12), pose(fingers, 0.0, -0.010)),
-            Waypoint(pace.steps(10), pose(hooked, 0.0, 0.006)),
+            Waypoint(pace.steps(22), pose(fingers, 0.065, -0.030)),
+            Waypoint(pace.steps(12), pose(fingers, 0.004, -0.030)),
+            Waypoint(pace.steps(12), pose(hooked, 0.0, 0.006)),
             Waypoint(4, pose(hooked, 0.0, 0.006)),
             *(Waypoint(1, target) for target in arc),
             Waypoint(8, arc[-1]),

@@ -43,7 +43,7 @@ class PourMug(StandingThing):
     MAX_YAW = float(np.deg2rad(25.0))
     MAX_STEPS = 200
     MASS_FACTORS = (0.85, 1.7)
-    HOLD_SQUEEZE = 0.27
+    HOLD_SQUEEZE = 0.25
 
     def build(self, things: Things) -> None:
         """Adds wall, bottom and handle."""
