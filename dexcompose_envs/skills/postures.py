@@ -36,8 +36,10 @@ def _curl_others(pose: NDArray[np.float64], rng: np.random.Generator) -> None:
 
 
 def draw_in(fingers: NDArray[np.float64], rng: np.random.Generator, curl: float = 1.0) -> None:
-    """Flexes the other long fingers of 22 joints at least so far that they stay out of the way, as a pointing person
-    does, in place; about `curl` times 0.7, 0.6 and 0.4 rad."""
+    """Flexes fingers (22,) at least so far that they stay out of the way, as a pointing person does, in place.
+
+    All long ones but the index, by about `curl` times 0.7, 0.6 and 0.4 rad.
+    """
     for finger in _LONG:
         joints = hand.finger_slice(finger)
         flexion = slice(joints.stop - hand.NUM_WRIST - 3, joints.stop - hand.NUM_WRIST)

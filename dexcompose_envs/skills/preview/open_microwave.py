@@ -97,8 +97,10 @@ class OpenMicrowave(UprightFixture):
 
 
 class OpenMicrowaveExpert(UprightExpert):
-    """Reaches past the bar 3 cm to its right, where there is room, sweeps the index finger behind it while that bends,
-    and draws back along the door's arc."""
+    """Reaches past the bar, sweeps the index finger behind it and hooks it, and draws back along the door's arc.
+
+    Past the bar the finger is 3 cm to its right, where there is room: so it need not know exactly where the bar is.
+    """
 
     CROOK = np.array([0.033, -0.021, 0.142])
     """Where the bar lies in the hooked index finger, in the palm body's frame, m."""
