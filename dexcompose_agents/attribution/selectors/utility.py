@@ -70,7 +70,6 @@ class UtilitySelector(Selector):
         """The chosen mask; see the class."""
         if not candidates:
             raise UsageError("there are no candidate masks to choose from")
-
         enough = (1.0 - self.tolerance) * max(map(self.utility, candidates))
 
         def key(c: Candidate) -> tuple[float, ...]:
