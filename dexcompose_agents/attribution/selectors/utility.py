@@ -70,19 +70,20 @@ class UtilitySelector(Selector):
         """The chosen mask; see the class."""
         if not candidates:
             raise UsageError("there are no candidate masks to choose from")
-        enough = (1.0 - self.tolerance) * max(map(self.utility, candidates))
 
         def key(c: Candidate) -> tuple[float, ...]:
-            released = c.mask.num_released if self.utility(c) >= enough else 0
-            return (-released, -self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, place_of(c.mask))
+            return (-self.utility(c), -c.p_ret_low, -c.p_clean, -c.eta_b, -c.mask.num_released, place_of(c.mask))
 
-        ranked = sorted(candidates, key=key)
-        best, (retention, interaction) = ranked[0], parse_pair(pair)
+        ranked, (retention, interaction) = sorted(candidates, key=key), parse_pair(pair)
+        enough = (1.0 - self.tolerance) * self.utility(ranked[0])
+        equal = [c for c in ranked if self.utility(c) >= enough]
+        best = max(equal, key=lambda c: c.mask.num_released)  # the first of those that release as many
+        others = [c for c in ranked if c is not best]
         why = (
             f"{best.mask} kept {retention}'s object in {percent(best.p_ret)} of {best.rollouts} release tests "
             f"(at least {percent(best.p_ret_low)} with 95 % confidence), slipped through {percent(best.slip)} of the "
             f"allowed distance, let go cleanly in {percent(best.p_clean)}, "
             f"and leaves {interaction} {percent(best.eta_b)} of the fingers that its demonstrations use: "
-            f"utility {self.utility(best):.3f}{runner_up(ranked, self.utility)}."
+            f"utility {self.utility(best):.3f}{runner_up([best, *others], self.utility)}."
         )
         return Selection(best.mask, self.name, pair, why, scores_of(ranked, self.utility), asdict(self))
