@@ -28,9 +28,7 @@ from dexcompose_envs.skills.chain import Chain
 
 FOLDER = Path(__file__).parent / "envs"
 PICTURES = FOLDER / "pictures"
-RESULTS = [
-    Path(__file__).parents[1] / "benchmarks" / "results" / name / "results.json" for name in ("headline", "switch")
-]
+RESULTS = [Path(__file__).parents[1] / "benchmarks" / "results" / "pairs" / "results.json"]
 NOTE = "<!-- Written by `python docs/generate.py`; change the docstrings instead. -->\n"
 INDEX = "README.md"
 
@@ -127,7 +125,8 @@ def _results(name: str) -> list[tuple[str, ...]]:
             success, (low, high), ended = row["success"], row["wilson95"].values(), row["outcomes"]
             lost = sum(ended[how] for how in ("init", "transition", "drop"))
             shares = [f"{100 * count / row['episodes']:.1f}" for count in (lost, ended["b_fail"])]
-            mean = f"{100 * success['mean']:.1f} ± {100 * success['sd']:.1f}"
+            spread = "" if success["sd"] is None else f" ± {100 * success['sd']:.1f}"  # one seed has none
+            mean = f"{100 * success['mean']:.1f}{spread}"
             found.append((row["method"], mean, f"{100 * low:.1f} to {100 * high:.1f}", *shares))
     return found
 
@@ -145,6 +144,7 @@ def _facts(skill: Skill) -> str:
     if isinstance(skill, InteractionSkill):
         rows.append(("bounds of a residual: wrist m, wrist rad, fingers rad", _numbers(skill.RESIDUAL_BOUND)))
         rows.append(("probability that its base policy doesn't see a finger", f"{skill.FINGER_DROPOUT:g}"))
+        rows.append(("its base policy guesses wrist targets linearly first", "yes" if skill.LINEAR_GUESS else "no"))
         rows.append(("wrist where it starts (m, rad)", _numbers(skill.start_pose[: hand.NUM_WRIST])))
     return _table(("fact", "value"), rows)
 

@@ -38,7 +38,7 @@ def _held_library(skill):
 
     from dexcompose_envs import env_id, hand
     from dexcompose_envs.held_states import HeldStateLibrary, Manifest
-    from dexcompose_envs.skills import make_expert
+    from dexcompose_envs.skills import make_expert, make_skill
 
     count, seed = 8, 500
     kwargs = {"terminate_on_success": False, "autoreset_mode": "Disabled"}
@@ -47,7 +47,7 @@ def _held_library(skill):
     expert = make_expert(skill)
     expert.reset(obs, {}, range(count), range(seed, seed + count))
     success = np.zeros(count, bool)
-    for _ in range(135):
+    for _ in range(make_skill(skill).MAX_STEPS - 15):
         obs, _, _, _, info = venv.step(expert.act(obs))
         success = info["success"]
     assert success.all(), f"the expert of {skill} made no held states for the tests: {success}"
@@ -72,14 +72,6 @@ def skills_restored():
     skills._SKILLS.update(before)
     for id in set(gym.registry) - ids:
         del gym.registry[id]
-
-
-@pytest.fixture
-def preview_skills(skills_restored):
-    """The skills that are not trained yet, registered for the test."""
-    from dexcompose_envs.skills.preview import register_preview
-
-    register_preview()
 
 
 @pytest.fixture

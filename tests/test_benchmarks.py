@@ -77,7 +77,7 @@ def test_the_grid_shows_a_rollout(script, tmp_path):
 def test_nothing_passes_through_or_flies(script, pair):
     module = script("contact_gauges")
     row = module.measure(pair, module.Config(episodes=3, num_envs=3))
-    assert row["object_contacts"] > 500 and row["other_contacts"] > 100
+    assert row["object_contacts"] > 500 and row["other_contacts"] > 30
     assert 0 < row["object_p999_mm"] < 1.5
     pressed = 5.0 if pair.endswith("PushButton") else 3.0  # at the button's stop the wrist pushes on, with 30 N
     assert 0 < row["other_p999_mm"] < pressed

@@ -49,7 +49,7 @@ def test_contacts_on_a_rod_lie_on_its_mantle_however_the_wrist_is_turned(yaw):
     np.testing.assert_allclose(points[:, 0], ASIDE, atol=1e-9)
 
 
-def test_contacts_on_a_hollow_mug_taken_from_the_side_are_on_its_wall(preview_skills):
+def test_contacts_on_a_hollow_mug_taken_from_the_side_are_on_its_wall():
     mug = make_retention("PourMug")
     euler = np.array([0.0, 0.0, np.pi / 2])
     points, normals = Surface(build_scene("PourMug").model, mug.nominal_pose).touch(euler, DIRECTION, ASIDE)

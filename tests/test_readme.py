@@ -18,7 +18,6 @@ import tyro
 
 from dexcompose_agents import cli
 from dexcompose_envs import OUTCOMES, PAIRS, SKILLS, env_id
-from dexcompose_envs.skills.preview import PREVIEW
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -172,11 +171,10 @@ def test_every_command_exists(words, capsys):
         assert caught.value.code == 0
 
 
-def test_the_table_lists_every_environment():
-    untrained = "|".join(skill.name for skill in PREVIEW)
-    listed = {id for id in re.findall(r"`(DexCompose/[\w-]+-v0)`", README) if not re.search(untrained, id)}
-    expected = {env_id(name) for name in (*SKILLS, *("-".join(pair) for pair in PAIRS))}
-    assert listed == expected
+def test_the_table_lists_every_skill():
+    listed = set(re.findall(r"`(DexCompose/[\w-]+-v0)`", README))
+    alone = {env_id(name) for name in SKILLS}
+    assert alone <= listed <= alone | {env_id("-".join(pair)) for pair in PAIRS}
 
 
 def test_files_that_are_named_exist():

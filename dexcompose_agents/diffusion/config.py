@@ -23,6 +23,9 @@ class NetworkConfig:
     """Width of the temporal convolutions; odd."""
     blocks_per_level: int = 1
     """Residual blocks per level."""
+    linear_guess: bool = False
+    """Whether wrist targets are guessed by linear regression first and the network adds the rest (`LinearGuess`);
+    the skill's `LINEAR_GUESS`."""
     fold: int = 4
     """Consecutive actions that make one time step of the network: with 4 it is four times cheaper, weights alike."""
     groups: int = 8
@@ -52,7 +55,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))  # JSON has lists
         for name, value in vars(self).items():
-            if name not in ("widths", "prediction"):
+            if name not in ("widths", "prediction", "linear_guess"):
                 whole_number(name, value)
         require(self.prediction in ("sample", "epsilon"), "prediction", self.prediction, "'sample' or 'epsilon'")
         good = bool(self.widths) and all(width > 0 and width % self.groups == 0 for width in self.widths)
@@ -143,7 +146,7 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
     Args:
         name: `cpu` (compact network: half a million weights, minutes on one core), `fast` (the same on a GPU, where
             larger batches cost nothing: seconds), `paper` (as published, for a GPU) or `test` (learns nothing much).
-        skill: Whose number of executed steps and finger dropout to take; None keeps 16 steps and no dropout.
+        skill: Whose number of executed steps, finger dropout and linear guess to take; None keeps 16 steps and neither.
 
     Raises:
         UsageError: If preset or skill is unknown.
@@ -151,11 +154,14 @@ def preset(name: str, skill: str | None = None) -> TrainingConfig:
     one_of("preset", name, PRESETS)
     chosen = None if skill is None else make_skill(skill)
     execute_steps = 16 if chosen is None else chosen.EXECUTE_STEPS
-    compact = NetworkConfig(execute_steps=execute_steps, stagger_groups=min(4, execute_steps))
+    compact = NetworkConfig(
+        execute_steps=execute_steps, stagger_groups=min(4, execute_steps),
+        linear_guess=chosen is not None and chosen.LINEAR_GUESS,
+    )  # fmt: skip
     if name == "paper":
         network = replace(
             compact, widths=(256, 512, 1024), kernel_size=5, blocks_per_level=2, fold=1, prediction="epsilon",
-            step_embedding_size=256, observation_embedding_size=256, inference_steps=5,
+            linear_guess=False, step_embedding_size=256, observation_embedding_size=256, inference_steps=5,
         )  # fmt: skip
         return TrainingConfig(
             network=network, steps=60_000, batch_size=256, learning_rate=1e-4, warmup_steps=2000, device="cuda"

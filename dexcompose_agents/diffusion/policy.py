@@ -95,6 +95,7 @@ class DiffusionPolicy:
         self.device = find_device(device)
         try:
             settings = manifest["config"]["network"]
+            settings = {"linear_guess": False, **settings}  # weights may be older than that setting
             self.config = NetworkConfig(**{item.name: settings[item.name] for item in fields(NetworkConfig)})
             self._observed = Normalizer.from_dict(manifest["observation_normalizer"]).to(self.device)
             self._acted = Normalizer.from_dict(manifest["action_normalizer"]).to(self.device)

@@ -125,7 +125,8 @@ class ChunkSampler:
                 predicted = self._network.denoise(sample, film + step_film)
             noise = standard_normal(keys, number, self._shape) if self._adds_noise else None
             sample = self._update(predicted.float(), timestep, sample, noise)
-        return sample
+        guess = self._network.guess
+        return sample if guess is None else guess.complete(sample, observations)
 
     def _update(self, predicted: Tensor, timestep: int, sample: Tensor, noise: Tensor | None) -> Tensor:
         """One denoising step; with noise it is DDPM's: DDIM over all steps with eta = 1 (Song et al., 2021)."""

@@ -144,6 +144,8 @@ class _Run:
         self._device = device
         self._dataset = dataset.to(device)
         self._network = new_network(*sizes, config.network, config.seed).to(device).train()
+        if self._network.guess is not None:
+            self._network.guess.fit(*dataset.windows(torch.arange(len(dataset), device=device)))
         self.averaged = copy.deepcopy(self._network).requires_grad_(False)
         weights, decay = self._network.parameters(), config.weight_decay
         self._optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=decay, fused=True)
@@ -239,10 +241,12 @@ class _Run:
         size = (config.batch_size,)
         index = torch.randint(len(self._dataset), size, generator=generator, device=self._device)
         observations, actions = self._dataset.windows(index)
-        observations = augment(observations, config.obs_noise, config.finger_dropout, generator)
+        history = augment(observations, config.obs_noise, config.finger_dropout, generator).flatten(1)
+        if self._network.guess is not None:
+            actions = self._network.guess.rest(actions, history)
         noise = torch.randn(actions.shape, generator=generator, dtype=torch.float32, device=self._device)
         steps = torch.randint(config.network.diffusion_steps, size, generator=generator, device=self._device)
-        return observations.flatten(1), actions, noise, steps
+        return history, actions, noise, steps
 
     def _scheduled_rate(self) -> float:
         """Linear warm-up, then a cosine to zero at the end of the budget."""

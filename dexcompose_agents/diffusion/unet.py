@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dexcompose_agents.diffusion.config import NetworkConfig
+from dexcompose_agents.diffusion.linear_guess import LinearGuess
 
 
 class StepEmbedding(nn.Module):
@@ -114,12 +115,14 @@ class FilmUnet(nn.Module):
     modulations of all blocks from the two. That layer is kept as one matrix per embedding, whose products are added,
     so that a sampler computes the observations' share once per chunk instead of once per denoising step.
 
-    `observation_size` counts the numbers in the flattened observation history.
+    `observation_size` counts the numbers in the flattened observation history. With a `guess`, chunks are what is to be
+    added to it; who trains or samples does the sum.
     """
 
     def __init__(self, action_size: int, observation_size: int, config: NetworkConfig) -> None:
         super().__init__()
         widths, fold = config.widths, config.fold
+        self.guess = LinearGuess(observation_size, action_size, config) if config.linear_guess else None
         self.fold = fold
         self.step_embedding = StepEmbedding(config.step_embedding_size)
         self.observation_embedding = nn.Sequential(

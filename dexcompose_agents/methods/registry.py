@@ -33,7 +33,7 @@ _methods: dict[str, str | MethodTarget] = {
     "constant-squeeze": CompositionSpec(stabiliser="constant-squeeze"),
     "reflex": CompositionSpec(stabiliser="reflex", residual="wrist-feedback"),
     # Proves that a pair can be solved.
-    "oracle": CompositionSpec(stabiliser="constant-squeeze", residual="wrist-feedback"),
+    "oracle": CompositionSpec(stabiliser="firm-squeeze", residual="wrist-feedback"),
 }
 
 

@@ -20,6 +20,8 @@ from dexcompose_envs.ownership import FingerMask
 
 ANGLE = 0.15
 """How far the preserved joint that moves most is moved (rad): as far as stabiliser A may, beta_A of Eq. 7."""
+FIRM_ANGLE = 0.4
+"""The same for a squeeze that nothing learned has to match: firm enough where a bar pushes a holding finger aside."""
 LEAST = 0.01
 """A hand whose targets are less than this (rad) ahead of its joints hardly presses, and is moved less in proportion."""
 

@@ -59,6 +59,8 @@ class Skill(ABC):
     """Actions that its base policy executes before it plans again."""
     FINGER_DROPOUT: ClassVar[float] = 0.0
     """Probability, per finger, that its base policy learns to act without seeing that finger's joints."""
+    LINEAR_GUESS: ClassVar[bool] = False
+    """Whether its base policy guesses wrist targets linearly and learns the rest: for long ways with a narrow end."""
     kind: ClassVar[str]
     """"retention" or "interaction"."""
     observation_key: ClassVar[str]

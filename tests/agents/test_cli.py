@@ -37,7 +37,7 @@ from dexcompose_envs.skills import make_skill
 
 COMMANDS = ("list", "demos", "train", "release-test", "select-mask", "eval", "bench", "report", "view")
 PAIR = "GraspBall-PushButton"
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "headline"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "pairs"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

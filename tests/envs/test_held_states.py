@@ -122,7 +122,7 @@ def test_another_skill_or_model_is_refused_from_a_file_and_in_memory(library, tm
 
 
 def test_missing_files_are_named(tmp_path):
-    with pytest.raises(ArtefactError, match=r"no held states for 'GraspTeapot'; shipped: GraspBall, PickStick"):
+    with pytest.raises(ArtefactError, match=r"no held states for 'GraspTeapot'; shipped: GraspBall, Pick"):
         HeldStateLibrary.load("GraspTeapot")
     with pytest.raises(ArtefactError, match=r"no held states for .*nothing\.npz"):
         HeldStateLibrary.load(tmp_path / "nothing.npz")

@@ -29,6 +29,8 @@ def inputs(count, device="cpu"):
 class PerfectNetwork(torch.nn.Module):
     """Stands in for a network that knows the one true chunk: every sampler must then find it."""
 
+    guess = None
+
     def __init__(self, target, config):
         super().__init__()
         self.target, self.prediction = target, config.prediction
@@ -59,6 +61,18 @@ def test_samplers_find_the_chunk_that_a_perfect_network_knows(scheduler, steps, 
     chunks = sampler(torch.zeros(count, 1), torch.arange(count), torch.zeros(count, dtype=torch.int64))
     assert chunks.shape == (count, 32, 28)
     torch.testing.assert_close(chunks[-1], target, atol=1e-3, rtol=0)
+
+
+def test_a_linear_guess_is_added_to_what_the_network_says():
+    config = dataclasses.replace(SMALL, linear_guess=True)
+    network = FilmUnet(28, 70, config)
+    network.guess.fit(torch.randn(300, 2, 35), torch.randn(300, 32, 28))
+    observations, seeds, numbers = inputs(5)
+    whole = ChunkSampler(network, config, 28)(observations, seeds, numbers)
+    guess, network.guess = network.guess, None
+    rest = ChunkSampler(network, config, 28)(observations, seeds, numbers)
+    torch.testing.assert_close(whole, guess.complete(rest, observations))
+    assert (whole - rest).abs().max() > 0.01
 
 
 def test_sampling_nothing_gives_nothing():

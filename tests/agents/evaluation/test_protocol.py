@@ -482,7 +482,7 @@ def test_bad_numbers_are_refused(numbers: dict[str, Any]) -> None:
 
 def test_unknown_pair_and_method_name_the_known_ones() -> None:
     """Both messages list what there is."""
-    with pytest.raises(ValueError, match="expected one of GraspBall-PushButton"):
+    with pytest.raises(ValueError, match="expected one of GraspBall-OpenDoor"):
         evaluate("GraspBall-Violin", FakeMethod(), worlds=FakeWorlds)
     with pytest.raises(ValueError, match="expected one of frozen, zero-shot, dexcompose"):
         evaluate(PAIR, "magic", worlds=FakeWorlds)

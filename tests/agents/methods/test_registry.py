@@ -120,5 +120,5 @@ def test_selector_is_ignored_by_methods_without_a_mask(module: str) -> None:
 
 
 def test_unknown_pair() -> None:
-    with pytest.raises(ValueError, match="expected one of GraspBall-PushButton"):
+    with pytest.raises(ValueError, match="expected one of GraspBall-OpenDoor"):
         make_method("frozen", "GraspBall-Violin")

@@ -32,5 +32,5 @@ def test_two_buttons_are_pressed_with_the_ball_in_the_hand(chain):
 
 
 def test_a_single_skill_is_no_composite():
-    with pytest.raises(ValueError, match="unknown pair 'PushButton'; expected one of GraspBall-PushButton"):
+    with pytest.raises(ValueError, match="unknown pair 'PushButton'; expected one of GraspBall-OpenDoor"):
         make_method("zero-shot", "PushButton")

@@ -13,6 +13,7 @@ from dexcompose_agents.evaluation.fingerprints import run_config
 from dexcompose_agents.methods import CompositionSpec, make_method
 from dexcompose_agents.methods.composed import ComposedMethod
 from dexcompose_agents.scripted import ConstantSqueeze, Reflex, WristFeedback
+from dexcompose_agents.scripted.squeeze import FIRM_ANGLE
 from dexcompose_envs import env_id
 from dexcompose_envs.artefacts import ArtefactError
 from dexcompose_envs.composition.bounds import normalised
@@ -62,7 +63,9 @@ def test_scripted_methods_are_described_by_their_constants():
     assert len(texts) == len(NAMES)
     assert {method.mask for method in made} == {load_mask(PAIR)}
     oracle = make_method("oracle", PAIR, base_policy=StillPolicy()).describe()
-    assert (oracle["stabiliser"]["angle"], oracle["residual"]["gain"]) == (0.15, 1.0)
+    assert (oracle["stabiliser"]["angle"], oracle["residual"]["gain"]) == (FIRM_ANGLE, 1.0)
+    constant = make_method("constant-squeeze", PAIR, base_policy=StillPolicy()).describe()
+    assert constant["stabiliser"]["angle"] == 0.15 < FIRM_ANGLE
     angles = [composed(stabiliser=partial(ConstantSqueeze, angle=angle)).describe() for angle in (0.1, 0.12)]
     assert angles[0]["stabiliser"]["part"] == angles[1]["stabiliser"]["part"] and angles[0] != angles[1]
 
@@ -116,7 +119,7 @@ def test_a_scripted_part_can_take_the_place_of_shipped_weights():
 
 
 def test_a_word_that_names_no_part_is_refused_with_those_that_do():
-    for role, known in (("stabiliser", "constant-squeeze, reflex"), ("residual", "wrist-feedback")):
+    for role, known in (("stabiliser", "constant-squeeze, firm-squeeze, reflex"), ("residual", "wrist-feedback")):
         with pytest.raises(UsageError, match=f"{role} is 'reflexes'; expected 'shipped', one of {known}, or a file"):
             composed(**{role: "reflexes"})
     with pytest.raises(ArtefactError, match=r"reflexes\.safetensors"):

@@ -7,6 +7,7 @@ import pytest
 from dexcompose_envs import env_id, hand
 from dexcompose_envs.episodes.hidden_physics import HiddenPhysics
 from dexcompose_envs.errors import UsageError
+from dexcompose_envs.skills import make_skill, skill_names
 
 BALL = env_id("GraspBall")
 PAIR = env_id("PickStick-PushButton")
@@ -39,6 +40,17 @@ def test_draws_fill_their_ranges_and_follow_the_seed():
     np.testing.assert_array_equal(hidden(first)["mass"][:2], hidden(second)["mass"])
     np.testing.assert_array_equal(hidden(first)["friction"][:2], hidden(second)["friction"])
     assert len(set(hidden(first)["mass"])) == 4
+
+
+@pytest.mark.parametrize("name", ["PickCan", "PourMug"])
+def test_an_object_has_its_own_range_of_hidden_mass(name):
+    low, high = make_skill(name).MASS_FACTORS
+    for physics, lows, highs in (("randomised", low, high), ({"friction": 0.5}, low, high), ({"mass": 3.0}, 3.0, 3.0)):
+        venv = worlds(env_id(name), num_envs=8, physics=physics, num_threads=1)
+        venv.reset(seed=0)
+        mass = hidden(venv)["mass"]
+        assert lows - 1e-9 <= mass.min() and mass.max() <= highs + 1e-9
+        venv.close()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +160,7 @@ def test_states_and_neighbours_keep_each_worlds_own(held_library, num_threads):
     one.close()
 
 
-@pytest.mark.parametrize("skill", ["GraspBall", "PickStick"])
+@pytest.mark.parametrize("skill", skill_names("retention"))
 def test_an_object_in_the_hand_never_flies(skill, held_library):
     """Wrong derived masses made heavy objects shoot away at up to 88 m/s."""
     options = {"held_states": held_library(skill), "held_split": "all", "start": "held", "base_shake": 1.0}

@@ -53,7 +53,8 @@ def test_the_hand_decides_how_things_feel(scene):
 def test_nothing_ties_the_object_to_the_hand(scene):
     assert scene.model.neq == 0
     assert scene.model.npair == 0
-    assert scene.model.ntendon == 0
+    assert (scene.model.wrap_type == mujoco.mjtWrap.mjWRAP_JOINT).all()  # a tendon is a spring of fixtures' joints
+    assert all(scene.model.joint(joint).name.startswith("b_") for joint in scene.model.wrap_objid)
 
 
 def test_gravity_is_compensated_on_the_hand_only(scene):

@@ -9,8 +9,6 @@ from dexcompose_envs.scene import build_scene
 from dexcompose_envs.scene.model_hash import model_hash
 from dexcompose_envs.skills import make_skill
 
-pytestmark = pytest.mark.usefixtures("preview_skills")
-
 
 class Bench:
     """One fixture, the hand far away, pulled at by a spring balance."""

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from dexcompose_envs import OUTCOMES, PAIRS, FingerMask, env_id
+from dexcompose_envs import OUTCOMES, FingerMask, env_id
 from dexcompose_envs.episodes.phases import INTERACT_FROM
 from dexcompose_envs.hand import OPEN_FINGERS, normalize
 from dexcompose_envs.wrappers import ActionOwnership, ActionOwnershipVector, BoundedResidual, BoundedResidualVector
 
+from ...pairs import covering_pairs
+
 MASK = FingerMask.parse("TH+RF+LF")
-IDS = [env_id("-".join(pair)) for pair in PAIRS]
+IDS = [env_id(pair) for pair in covering_pairs()]
 
 
 def base_policy(obs):
