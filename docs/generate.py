@@ -16,6 +16,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 
+from dexcompose_agents.attribution.mask_table import TABLE, read_trials
 from dexcompose_envs import hand
 from dexcompose_envs.env import DexComposeEnv
 from dexcompose_envs.episodes.phases import OUTCOMES, SETTLE_STEPS
@@ -28,7 +29,9 @@ from dexcompose_envs.skills.chain import Chain
 
 FOLDER = Path(__file__).parent / "envs"
 PICTURES = FOLDER / "pictures"
-RESULTS = [Path(__file__).parents[1] / "benchmarks" / "results" / "pairs" / "results.json"]
+_COMMITTED = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS = [_COMMITTED / "pairs" / "results.json"]
+MASK_TESTS = _COMMITTED / "mask_test"
 NOTE = "<!-- Written by `python docs/generate.py`; change the docstrings instead. -->\n"
 INDEX = "README.md"
 
@@ -105,6 +108,10 @@ def _page(name: str) -> str:
     if rows := _results(name):
         parts += ["## Results", "Made by `dexcompose bench`: mean and SD over seeds, 95 % Wilson interval.", _table(
             ("method", "success %", "interval", "lost %", "missed %"), rows)]  # fmt: skip
+    if rows := _masks(name):
+        parts += ["## Masks", "Every mask that holds in half of the release tests, tried before anything was trained "
+                  "for one: made by `dexcompose mask-test`, a constant squeeze on training seeds.", _table(
+            ("fingers that keep holding", "success %", "interval", "lost %", "missed %"), rows)]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,6 +135,20 @@ def _results(name: str) -> list[tuple[str, ...]]:
             spread = "" if success["sd"] is None else f" ± {100 * success['sd']:.1f}"  # one seed has none
             mean = f"{100 * success['mean']:.1f}{spread}"
             found.append((row["method"], mean, f"{100 * low:.1f} to {100 * high:.1f}", *shares))
+    return found
+
+
+def _masks(name: str) -> list[tuple[str, ...]]:
+    """What the committed mask test has of a pair, best first."""
+    path = MASK_TESTS / name / TABLE
+    if not path.exists():
+        return []
+    found = []
+    for trial in sorted(read_trials(path), key=lambda trial: -trial.success):
+        low, high = trial.interval.low, trial.interval.high
+        lost = trial.init + trial.transition + trial.drop
+        shares = [f"{100 * count / trial.rollouts:.1f}" for count in (trial.succeeded, lost, trial.b_fail)]
+        found.append((str(trial.mask), shares[0], f"{100 * low:.1f} to {100 * high:.1f}", *shares[1:]))
     return found
 
 

@@ -66,13 +66,13 @@ def run_config(
     return {
         "pair": pair,
         "env": {key: value if isinstance(value, (str, int, float)) else repr(value) for key, value in env.items()},
-        "method": {**made, "name": method.name, "source": _class_source(type(method), *parts), "composition": own},
+        "method": {**made, "name": method.name, "source": class_source(type(method), *parts), "composition": own},
         "episode_seed": "2**30 + seed * 2**17 + rollout",
         "mujoco": metadata.version("mujoco"),
     }
 
 
-def _class_source(*classes: type) -> str:
+def class_source(*classes: type) -> str:
     """Hash of the modules that classes and their bases are written in, other than the standard library's."""
     modules = {base.__module__ for cls in classes for base in cls.__mro__}
     own = [name for name in modules if name == "__main__" or name.partition(".")[0] not in sys.stdlib_module_names]

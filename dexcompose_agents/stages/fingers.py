@@ -12,6 +12,7 @@ from dexcompose_agents.attribution.mask_table import TABLE, MaskTestConfig, plau
 from dexcompose_agents.attribution.release_test import ReleaseTestConfig, run_release_test
 from dexcompose_agents.attribution.selectors import SELECTORS, Selection, SelectorSettings, select_mask
 from dexcompose_agents.attribution.tables import read_csv
+from dexcompose_agents.evaluation.fingerprints import class_source
 from dexcompose_agents.stages.base import Advance, Backend, Chain, Piece, Reads, Stage
 from dexcompose_envs import parse_pair
 from dexcompose_envs.demonstrations import dataset_id_of
@@ -155,7 +156,7 @@ class Mask(Stage):
         return self.destination.parent, {"mask.json": self.destination}
 
     def facts(self) -> dict[str, Any]:
-        return {"selector": self.selector, **self.chooser.facts()}
+        return {"selector": self.selector, "source": class_source(type(self.chooser)), **self.chooser.facts()}
 
     @property
     def chooser(self) -> Any:

@@ -1,5 +1,6 @@
 """The pages of `docs/envs/` are what the code says today."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import gymnasium as gym
 
 from dexcompose_envs import env_id, pair_names, skill_names
+from dexcompose_envs.scene import model_hash_of
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "generate.py"
 docs = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
@@ -38,6 +40,20 @@ def test_every_environment_has_a_picture_on_its_page():
     for name in (*skill_names(), *pair_names()):
         assert f"(pictures/{name}.jpg)" in docs.pages()[f"{name}.md"]
     assert {path.stem for path in (SCRIPT.parent / "envs" / "pictures").iterdir()} == {*skill_names(), *pair_names()}
+
+
+def test_a_page_lists_the_masks_that_were_tried_best_first():
+    tests = sorted(path.parent for path in docs.MASK_TESTS.glob("*/mask_test.csv"))
+    assert tests
+    for folder in tests:
+        settings = json.loads((folder / "mask_test.json").read_text())
+        assert settings["pair"] == folder.name
+        assert settings["model_hash"] == model_hash_of(folder.name)
+        table = docs.pages()[f"{folder.name}.md"].split("## Masks")[1]
+        rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| TH")]
+        successes = [float(row[1]) for row in rows]
+        assert len(rows) > 5 and successes == sorted(successes, reverse=True)
+        assert "FF" not in rows[0][0]  # the index finger does B's work
 
 
 def test_a_page_has_every_column_of_every_observation():

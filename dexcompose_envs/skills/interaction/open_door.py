@@ -34,6 +34,7 @@ class OpenDoor(UprightFixture):
     name = "OpenDoor"
     DESCRIPTION = "Press a lever handle down (5 to 9 N) to draw the latch and push the hinged door open by 64 degrees."
     joints = ("angle", "lever")
+    DEMONSTRATIONS = 400
     HEIGHT = 0.22
     HINGE = (0.053, 0.22)
     """The hinge's place in the fixture's frame (m); the lever's axis lies as far before the leaf."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -16,6 +17,10 @@ from dexcompose_envs.skills.parts import FIXTURE_COLLISION, add_geom
 from dexcompose_envs.skills.postures import INDEX_TIP, draw_in, pointing_start
 from dexcompose_envs.skills.terms import lateral_distance, palm_to_site, share, tip_to_site
 from dexcompose_envs.skills.trajectories import Waypoint
+
+_HARD: dict[str, Any] = {"priority": 2, "solimp": [0.94, 0.98, 0.001, 0.5, 2.0]}
+"""Hard plastic: a finger that presses it against the stop (30 N) doesn't sink in. Goes before the hand's contact rules,
+so that its friction is its own as well."""
 
 
 class PushButton(InteractionSkill):
@@ -50,7 +55,7 @@ class PushButton(InteractionSkill):
         cap = base.add_body(name=name("button"), pos=[0, 0, 2 * half + 0.006 + self.CAP_HALF_HEIGHT + 0.004])
         add_geom(
             cap, name("cap"), "cylinder", [self.CAP_RADIUS, self.CAP_HALF_HEIGHT], mass=0.05, material="signal_red",
-            collision=solid,
+            collision=solid, **_HARD,
         )  # fmt: skip
         cap.add_joint(
             name=name("travel"),

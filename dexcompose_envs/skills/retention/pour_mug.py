@@ -44,6 +44,7 @@ class PourMug(StandingThing):
     MAX_STEPS = 200
     MASS_FACTORS = (0.85, 1.7)
     HOLD_SQUEEZE = 0.25
+    DEMONSTRATIONS = 150
 
     def build(self, things: Things) -> None:
         """Adds wall, bottom and handle."""

@@ -17,6 +17,7 @@ from dexcompose_agents.artefacts.shipped import (
     trained_in,
 )
 from dexcompose_agents.artefacts.weights import load_weights
+from dexcompose_agents.attribution.selectors.utility import UtilitySelector
 from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.held_states import collection as held_state_collection
 from dexcompose_agents.methods.registry import make_method
@@ -127,6 +128,12 @@ def test_changed_settings_run_what_depends_on_them(again):
     slower = more | {"residual": {"ppo": {"learning_rate": 1e-4}}}
     assert again(**slower) == [f"residual {PAIR}"]
     assert again(**slower) == []
+
+
+def test_masks_are_chosen_anew_by_a_selector_that_was_changed(again, monkeypatch):
+    monkeypatch.setattr(UtilitySelector, "__module__", __name__)  # as if it were written in this file
+    assert again() == [f"mask {PAIR} utility"]
+    assert again() == []
 
 
 def test_a_removed_file_is_made_again(folder, again):

@@ -40,11 +40,12 @@ def test_the_objects_degrees_of_freedom_come_first(scene):
 
 
 def test_the_hand_decides_how_things_feel(scene):
-    """A fingertip slides and twists on everything alike, and only what lies on the table resists rolling."""
+    """A fingertip slides and twists on everything alike but hard caps; only what lies on the table resists rolling."""
     model = scene.model
     for geom in range(model.ngeom):
-        is_hand = model.geom(geom).name.startswith("C_")
-        assert model.geom_priority[geom] == is_hand
+        name = model.geom(geom).name
+        is_hand = name.startswith("C_")
+        assert model.geom_priority[geom] == (2 if name.endswith("_cap") else is_hand)
         if is_hand:
             assert model.geom_condim[geom] == 4
             assert model.geom_friction[geom, 0] == hand.FRICTION
