@@ -2,7 +2,8 @@
 
     python benchmarks/base_policies.py --episodes 200 --out benchmarks/results/base_policies
 
-Writes `results.json`. Episode seeds start at 2**29: above those of demonstrations and held states, below evaluation's.
+Writes `results.json`. Episode seeds start at 2**29 (`--first-seed`): above those of demonstrations and held states,
+below evaluation's.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Config:
     """expert: the scripted expert; ddim: the policy as shipped; ddpm: with all 100 denoising steps."""
     skills: tuple[str, ...] = SKILLS
     """Skills."""
+    first_seed: int = FIRST_SEED
+    """Seed of the first episode."""
     out: Path = Path("runs/base_policies")
     """Folder of results.json."""
 
@@ -48,10 +51,10 @@ def make_agent(skill: str, actor: str) -> Agent:
     return make_expert(skill) if actor == "expert" else PolicyAgent.load(skill, scheduler=actor)
 
 
-def run(skill: str, agent: Agent, episodes: int, num_envs: int) -> list[bool]:
+def run(skill: str, agent: Agent, episodes: int, num_envs: int, first_seed: int = FIRST_SEED) -> list[bool]:
     """Success of each episode, in the order of their seeds."""
     venv = gym.make_vec(env_id(skill), num_envs=min(num_envs, episodes), autoreset_mode="Disabled")
-    plan = [Episode(FIRST_SEED + number) for number in range(episodes)]
+    plan = [Episode(first_seed + number) for number in range(episodes)]
     successes = [bool(rollout.info["success"]) for rollout in run_episodes(venv, agent, plan)]
     venv.close()
     return successes
@@ -64,7 +67,7 @@ def main(config: Config) -> None:
         for name in config.actors:
             agent = make_agent(skill, name)
             start = time.perf_counter()
-            successes = run(skill, agent, config.episodes, config.num_envs)
+            successes = run(skill, agent, config.episodes, config.num_envs, config.first_seed)
             interval = wilson_interval(sum(successes), len(successes))
             low, high = interval.low, interval.high
             row = {
@@ -75,7 +78,7 @@ def main(config: Config) -> None:
             rate = 100 * row["successes"] / row["episodes"]
             print(f"{skill:12s} {name:7s} {rate:6.1f} %  [{100 * low:.1f}, {100 * high:.1f}]  {row['seconds']} s")
     config.out.mkdir(parents=True, exist_ok=True)
-    result = {"machine": platform.processor() or platform.machine(), "first_seed": FIRST_SEED, "rows": rows}
+    result = {"machine": platform.processor() or platform.machine(), "first_seed": config.first_seed, "rows": rows}
     atomic_write(config.out / "results.json", json.dumps(result, indent=1) + "\n")
 
 
