@@ -24,7 +24,7 @@ from dexcompose_envs.episodes.starts import StartSampler
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.observations import Array, Snapshot, compute
 from dexcompose_envs.options import CoreConfig
-from dexcompose_envs.physics import ContactOverflowError, make_engine
+from dexcompose_envs.physics import ContactOverflowError, Engine, make_engine
 from dexcompose_envs.physics.workers import usable_cores
 from dexcompose_envs.scene import build_scene
 from dexcompose_envs.states import StateTag
@@ -42,8 +42,13 @@ class BatchedCore:
         layout: Observation key -> term -> columns.
     """
 
-    def __init__(self, config: CoreConfig, num_worlds: int) -> None:
+    def __init__(self, config: CoreConfig, num_worlds: int, engine: Engine | None = None) -> None:
         """Builds scene and engine.
+
+        Args:
+            config: The options.
+            num_worlds: Number of worlds N.
+            engine: An engine of the config's scene and N worlds that somebody else steps; None makes one.
 
         Raises:
             UsageError: On an unknown skill, start, split or backend, or a number that is none.
@@ -58,7 +63,7 @@ class BatchedCore:
             config.held_states,
         )  # fmt: skip
         self.sampler.check(self.start)
-        self.engine = make_engine(config.backend, self.scene, n, config.num_threads, config.device)
+        self.engine = engine or make_engine(config.backend, self.scene, n, config.num_threads, config.device)
         self.arrays = self.engine.arrays
         self._terms, self.layout = self.chain.terms, self.chain.layout
 
@@ -80,6 +85,8 @@ class BatchedCore:
         longest = config.max_episode_steps or longest_episode(self.chain)
         self._hand_over = HandOver(self.chain, n, self.arrays)
         self.judge = Judge(self.chain, n, longest, config.terminate_on_success, self.arrays)
+        self._acting = self._before = self._memory["previous_action"]
+        self._spoilt = self.arrays.zeros(n, dtype=self.arrays.xp.bool)
         self._noise = SensorNoise(config.sensor_noise, self.arrays)
         self._tag = StateTag(f"{self.chain.name} {self.scene.model_hash}", self.arrays)
 
@@ -143,7 +150,6 @@ class BatchedCore:
         if self.arrays.device is not None:
             self._check_late(self._restarts.catch_up())
 
-    @np.errstate(under="ignore")  # tiny numbers are no error, whatever the caller thinks of them elsewhere
     def step(self, actions: Any) -> Step:
         """Advances all worlds by one control step.
 
@@ -155,23 +161,37 @@ class BatchedCore:
                 until then the world repeats its last action.
             ContactOverflowError: If the engine dropped contacts; on a GPU a step late.
         """
+        targets = self.begin(actions)
+        return self.finish(self.engine.step(targets))
+
+    @np.errstate(under="ignore")  # tiny numbers are no error, whatever the caller thinks of them elsewhere
+    def begin(self, actions: Any) -> Array:
+        """The first half of a step: position targets (N, 28) of normalised actions, m and rad, as the wrist trembles.
+
+        Whoever steps the engine in a loop of their own calls `finish` with what it says.
+        """
         xp = self.arrays.xp
         actions = checked_actions(actions, self.num_worlds, self.arrays)
-        actions, spoilt = finite_actions(actions, self._memory["previous_action"], self.arrays)
+        actions, self._spoilt = finite_actions(actions, self._memory["previous_action"], self.arrays)
         targets = self._low + 0.5 * (actions + 1.0) * (self._high - self._low)
         wrist, fingers = targets[:, : hand.NUM_WRIST], targets[:, hand.NUM_WRIST :]
         wrist = wrist + self.wrist_shake()
         targets = xp.concat([wrist, fingers], axis=-1)
-        diverged = self.engine.step(xp.minimum(xp.maximum(targets, self._low), self._high))
+        self._before, self._acting = self._memory["previous_action"], actions
+        return xp.minimum(xp.maximum(targets, self._low), self._high)
+
+    @np.errstate(under="ignore")
+    def finish(self, diverged: Array) -> Step:
+        """The second half: judges the control step that the engine has made; `diverged` (N,) is what its step gave."""
         self._elapsed = self._elapsed + 1
-        before, self._memory["previous_action"] = self._memory["previous_action"], actions
+        self._memory["previous_action"] = self._acting
         if self.arrays.device is not None or diverged.any():
             # A diverged world holds no usable state; its episode's first state stands in for its last.
             self.engine.write(diverged, self._firsts.parts(self._rows, PHYSICS_PARTS))
         result = self._judge(diverged)
-        self._begin_holds(before, result, diverged)
+        self._begin_holds(self._before, result, diverged)
         if self.arrays.device is not None:
-            self._check_late(self._restarts.report(spoilt, self.engine.problem()))
+            self._check_late(self._restarts.report(self._spoilt, self.engine.problem()))
         return result
 
     def _judge(self, diverged: Array) -> Step:

@@ -55,6 +55,10 @@ WRIST_FORCE_LIMITS = np.array([80.0, 80.0, 80.0, 8.0, 8.0, 8.0])
 _WRIST_KP = np.array([1500.0, 1500.0, 1500.0, 40.0, 40.0, 40.0])
 _WRIST_KV = np.array([80.0, 80.0, 80.0, 2.0, 2.0, 2.0])
 _WRIST_DAMPING = np.array([1.0, 1.0, 1.0, 0.05, 0.05, 0.05])
+KP = np.concatenate([_WRIST_KP, np.full(NUM_FINGER_JOINTS, FINGER_KP)])
+KV = np.concatenate([_WRIST_KV, np.full(NUM_FINGER_JOINTS, FINGER_KV)])
+ACTION_FORCE_LIMITS = np.concatenate([WRIST_FORCE_LIMITS, FORCE_LIMITS])
+"""Gains (N/m and Nm/rad, N s/m and Nm s/rad) and force limits (N and Nm) of the position actuators (28,)."""
 WRIST_LAG = (_WRIST_KV + _WRIST_DAMPING) / _WRIST_KP
 """Seconds by which a steadily moving wrist is behind its targets (6,): without load it heads for where it is plus its
 velocity times this."""
@@ -203,11 +207,8 @@ def make_spec(*, friction: float = FRICTION, torsional: float = 0.01, first_body
 
 
 def _add_actuators(spec: mujoco.MjSpec) -> None:
-    limits = np.concatenate([WRIST_FORCE_LIMITS, FORCE_LIMITS])
-    kp = np.concatenate([_WRIST_KP, np.full(NUM_FINGER_JOINTS, FINGER_KP)])
-    kv = np.concatenate([_WRIST_KV, np.full(NUM_FINGER_JOINTS, FINGER_KV)])
     for i, name in enumerate(ACTION_NAMES):
         actuator = spec.add_actuator(name=f"A_{name}", target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        actuator.set_to_position(kp[i], kv[i])
+        actuator.set_to_position(KP[i], KV[i])
         actuator.ctrlrange, actuator.ctrllimited = [ACTION_LOW[i], ACTION_HIGH[i]], True
-        actuator.forcerange, actuator.forcelimited = [-limits[i], limits[i]], True
+        actuator.forcerange, actuator.forcelimited = [-ACTION_FORCE_LIMITS[i], ACTION_FORCE_LIMITS[i]], True

@@ -91,7 +91,7 @@ def make_worlds(pair: str, num_envs: int, **kwargs: Any) -> Any:
 
 def method_device(backend: str, device: str | None) -> str | None:
     """Where a method's networks run beside physics on a back end; None leaves it to the method."""
-    return "cuda" if backend == "warp" and device is None else device
+    return "cuda" if backend != "mujoco" and device is None else device
 
 
 def evaluate(

@@ -26,10 +26,15 @@ View = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Where a camera stands and what it looks at, m."""
 
 
-def add_arena(spec: mujoco.MjSpec, fixture_view: View) -> None:
-    """Adds materials, sky, lights, the table (top at z = 0) and the cameras `overview`, `hand` and `fixture`."""
+def add_materials(spec: mujoco.MjSpec) -> None:
+    """Adds the materials that skills name."""
     for name, (rgba, specular, shininess, reflectance) in _MATERIALS.items():
         spec.add_material(name=name, rgba=rgba, specular=specular, shininess=shininess, reflectance=reflectance)
+
+
+def add_arena(spec: mujoco.MjSpec, fixture_view: View) -> None:
+    """Adds materials, sky, lights, the table (top at z = 0) and the cameras `overview`, `hand` and `fixture`."""
+    add_materials(spec)
     texture = mujoco.mjtTexture
     spec.add_texture(
         name="sky", type=texture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
@@ -43,8 +48,7 @@ def add_arena(spec: mujoco.MjSpec, fixture_view: View) -> None:
     table.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "table_weave"
 
     world = spec.worldbody
-    solid = FIXTURE_COLLISION
-    add_geom(world, "table", "box", [0.6, 0.5, 0.2], pos=[0.2, 0, -0.2], material="table_top", collision=solid)
+    add_table(world, "table_top")
     add_geom(world, "table_rim", "box", [0.61, 0.51, 0.01], pos=[0.2, 0, -0.03], material="table_edge")
     world.add_light(
         pos=[-0.3, -0.7, 1.6], dir=[0.3, 0.45, -1.0], castshadow=True, diffuse=[0.50] * 3, ambient=[0.18] * 3,
@@ -55,6 +59,11 @@ def add_arena(spec: mujoco.MjSpec, fixture_view: View) -> None:
     follow = mujoco.mjtCamLight.mjCAMLIGHT_TARGETBODY  # looks at the fingertips, wherever they are
     world.add_camera(name="hand", pos=[0.42, -0.48, 0.42], mode=follow, targetbody="mfdistal", fovy=38.0)
     _add_camera(spec, "fixture", fixture_view)
+
+
+def add_table(body: mujoco.MjsBody, material: str) -> None:
+    """Adds the table top, which is what things stand on and fall onto."""
+    add_geom(body, "table", "box", [0.6, 0.5, 0.2], pos=[0.2, 0, -0.2], material=material, collision=FIXTURE_COLLISION)
 
 
 def _add_camera(spec: mujoco.MjSpec, name: str, view: View) -> None:

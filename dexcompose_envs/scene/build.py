@@ -11,11 +11,24 @@ from dexcompose_envs import hand
 from dexcompose_envs.scene.arena import add_arena
 from dexcompose_envs.scene.model_hash import model_hash
 from dexcompose_envs.scene.rendering import LARGEST
-from dexcompose_envs.scene.sensors import OBJECT, add_hand_sensors, add_object_sensors, add_skill_sensors, sensor_groups
+from dexcompose_envs.scene.sensors import (
+    OBJECT,
+    add_hand_sensors,
+    add_object_sensors,
+    add_skill_sensors,
+    fixture_body,
+    sensor_groups,
+)
 from dexcompose_envs.skills import make_skill
 from dexcompose_envs.skills.base import InteractionSkill, Skill, Things
 from dexcompose_envs.skills.chain import Chain
 from dexcompose_envs.timing import PHYSICS_STEP
+
+DISCRETE = 4
+"""The number of `mjINT_DISCRETE`, the integrator of every scene."""
+HAS_DISCRETE = hasattr(mujoco.mjtIntegrator, "mjINT_DISCRETE")
+"""Whether this MuJoCo has it. Where it hasn't (Isaac Lab 3 brings 3.12), models can be converted and looked at, but
+not stepped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +71,7 @@ def _compile(chain: Chain) -> Scene:
     for place, skill in chain.skills.items():
         add_skill_sensors(spec, skill, place, bodies[place])
     model = spec.compile()
-    return Scene(chain, model, sensor_groups(model), model_hash(model))
+    return Scene(chain, model, sensor_groups(model), model_hash(model, DISCRETE))
 
 
 def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:
@@ -69,7 +82,7 @@ def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:
         body.pos, body.quat = pose[:3], pose[3:]
         body.add_freejoint(name="OBJECT_JOINT")
     else:
-        body = spec.worldbody.add_body(name=f"{place}_fixture", pos=pose[:3], quat=pose[3:], mocap=True)
+        body = spec.worldbody.add_body(name=fixture_body(place), pos=pose[:3], quat=pose[3:], mocap=True)
     skill.build(Things(body, f"{place}_", spec))
     return str(body.name)
 
@@ -77,7 +90,7 @@ def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:
 def _set_options(spec: mujoco.MjSpec) -> None:
     option = spec.option
     option.timestep = PHYSICS_STEP
-    option.integrator = mujoco.mjtIntegrator.mjINT_DISCRETE
+    option.integrator = DISCRETE if HAS_DISCRETE else mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.solver = mujoco.mjtSolver.mjSOL_NEWTON
     # An elliptic cone with a high impratio is what keeps a held object from creeping out of the hand.
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC

@@ -35,15 +35,22 @@ _NOISE = 1e-10
 """Smaller numbers count as zero: what one machine computes as 0 another may miss by so much."""
 
 
-def model_hash(model: mujoco.MjModel) -> str:
+def model_hash(model: mujoco.MjModel, integrator: int | None = None) -> str:
     """First 12 hex digits of a SHA-256 over everything that physics or sensors depend on.
+
+    Args:
+        model: The compiled model.
+        integrator: The one that it was made for, where it had to take another; None: its own.
 
     Names, colours, materials, lights, cameras and geoms that are only seen, with their meshes, don't count. Numbers
     count to six digits; arrays of nothing but 0 or -1 and options at MuJoCo's default are left out, so that the hash is
     the same on every platform and in every MuJoCo version that compiles the same model. Objects count in their order.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(_counted(model), key=lambda item: item[0]):
+    counted = dict(_counted(model))
+    if integrator is not None:
+        counted["opt_integrator"] = np.asarray(integrator, np.float64)
+    for name, value in sorted(counted.items()):
         numbers = np.where(np.abs(value) < _NOISE, 0.0, value).ravel().tolist()
         text = " ".join(f"{number:.5e}" for number in numbers)
         digest.update(f"{name} {value.shape} {text}\n".encode())

@@ -19,6 +19,12 @@ from dexcompose_envs.skills.base import Skill
 OBJECT = "object"
 """Body of the held object in every scene."""
 
+
+def fixture_body(place: str) -> str:
+    """Name of the body that carries the fixture at a place of the chain."""
+    return f"{place}_fixture"
+
+
 _KIND, _TYPE = mujoco.mjtSensor, mujoco.mjtObj
 _PALM = (_TYPE.mjOBJ_SITE, "palm_center")
 _NET_FORCE = (1 << 1, 3, 1)
