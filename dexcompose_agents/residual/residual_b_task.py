@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from dexcompose_agents.residual.residual_b import (
     wrist_error_columns,
 )
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
-from dexcompose_agents.residual.worlds import TensorWorlds
+from dexcompose_agents.residual.worlds import Moved, TensorWorlds, Worlds
 from dexcompose_agents.rl.rollout import Step
 from dexcompose_agents.runtime.devices import Observation
 from dexcompose_envs import hand, parse_pair
@@ -59,6 +59,15 @@ def wrist_astray(residual: Tensor, shake: Tensor, bound: Tensor) -> Tensor:
     return ((residual[:, wrist] + shake) * share).square().sum(dim=1)
 
 
+class Scored(NamedTuple):
+    """What a control step of N worlds is worth, before anything begins anew."""
+
+    reward: Tensor
+    valid: Tensor
+    """Where pi_B acted, and there was something to learn (N,)."""
+    metrics: dict[str, Tensor]
+
+
 class ResidualBTask:
     """N composite rollouts in which the action u (N, k) corrects pi_B: `da_B = M_B beta_B tanh(u)`.
 
@@ -72,6 +81,7 @@ class ResidualBTask:
         base_policy: pi_B, frozen; best on the environment's device.
         stabiliser: pi_res_A, frozen, on the environment's device, or None.
         config: Settings.
+        worlds: What steps; None makes a vector environment of the pair.
         **env_options: Further options of the environment, such as `held_states`.
 
     Raises:
@@ -85,12 +95,13 @@ class ResidualBTask:
         base_policy: BasePolicy,
         stabiliser: StabiliserPolicy | None,
         config: ResidualBConfig,
+        worlds: Worlds | None = None,
         **env_options: Any,
     ) -> None:
         self.config, self.mask, self.num_envs = config, mask, config.learning.num_envs
         if config.episode_steps is not None:
             env_options.setdefault("max_episode_steps", config.episode_steps)
-        self.worlds = TensorWorlds(env_id(pair), self.num_envs, config, **env_options)
+        self.worlds = worlds or TensorWorlds(env_id(pair), self.num_envs, config, **env_options)
         self.device = device = self.worlds.device
         if stabiliser is not None and stabiliser.device != device:
             raise UsageError(f"the stabiliser is on {stabiliser.device}; expected {device}, where the environment is")
@@ -105,54 +116,74 @@ class ResidualBTask:
         if config.wrist_error and config.shortcut:
             self.shortcut = wrist_error_columns(self.observation_size)
         self.composer = Composer(
-            CompositionTask.of_env(self.worlds.env), mask, [base_policy], stabiliser,
+            CompositionTask.of_name(pair), mask, [base_policy], stabiliser,
             residual_writes_all=writes == "all",
         )  # fmt: skip
         self._peak_force = PeakForce(layout, self.num_envs, device)
         self._every_world = torch.ones(self.num_envs, dtype=torch.bool, device=device)
         self._previous = self.bound.new_zeros(self.num_envs, hand.NUM_ACTIONS)
+        self._residual, self._astray = self._previous, self._previous[:, 0]
         self._noise_seeds = torch.zeros(self.num_envs, dtype=torch.long, device=device)
 
     @torch.no_grad()
     def reset(self, seed: int) -> Tensor:
         """New episodes in all worlds; features (N, d)."""
-        obs = self.worlds.reset(seed)
-        self._noise_seeds = seed + torch.arange(self.num_envs, device=self.device)
-        self._begin(obs, self._every_world)
-        return self._look(obs)
+        return self.start(self.worlds.reset(seed), seed)
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
         """Executes residuals u (N, k)."""
-        nominal, config = self._nominal, self.config
-        residual = bounded(self._owned.spread(action), self.bound, self.composer.writable(nominal))
-        astray = wrist_astray(residual, self.worlds.wrist_shake(), self._moved_bound)
-        astray = torch.where(nominal.interacting, astray, 0.0)
-        moved = self.worlds.step(self.composer.compose(self._obs, nominal, normalised(residual)))
+        moved = self.worlds.step(self.act(action))
+        scored, final = self.score(moved), None
+        ended = moved.terminated | moved.truncated
+        if moved.final_obs is not moved.obs:
+            # The base policy must not move on for a look at a final observation: a_B stays what it was.
+            final = self._features(moved.final_obs)
+            features = self.go_on(moved.obs, ended)
+        else:
+            features = self._look(moved.obs)
+        last = features if final is None else torch.where(ended[:, None], final, features)
+        return Step(features, scored.reward, moved.terminated, moved.truncated, last, scored.valid, scored.metrics)
 
+    @torch.no_grad()
+    def act(self, action: Tensor) -> Tensor:
+        """Normalised position targets (N, 28) of residuals u (N, k); whoever steps the worlds calls `score` then."""
+        nominal = self._nominal
+        self._residual = bounded(self._owned.spread(action), self.bound, self.composer.writable(nominal))
+        astray = wrist_astray(self._residual, self.worlds.wrist_shake(), self._moved_bound)
+        self._astray = torch.where(nominal.interacting, astray, 0.0)
+        return self.composer.compose(self._obs, nominal, normalised(self._residual))
+
+    @torch.no_grad()
+    def score(self, moved: Moved) -> Scored:
+        """What the control step just made is worth."""
+        nominal, config = self._nominal, self.config
         unstable, held = moved.flag("unstable"), moved.flag("task_a_held")
         success, distance = moved.number("success"), -moved.number("reward_terms/retention")
         lost = moved.terminated & ~held & ~unstable
         progress, approach = moved.number("reward_terms/progress"), moved.number("approach")
         approach = torch.where(nominal.interacting, approach, 0.0)
-        reward = composite_reward(progress, success, approach, astray, distance, residual, config)
+        reward = composite_reward(progress, success, approach, self._astray, distance, self._residual, config)
         reward = reward - config.drop_penalty * lost.float()
-
-        self._previous = residual
+        self._previous = self._residual
         peak = self._peak_force.seen(moved.final_obs)
-        final = None
-        if moved.final_obs is not moved.obs:
-            # The base policy must not move on for a look at a final observation: a_B stays what it was.
-            final = self._features(moved.final_obs)
-            ended = moved.terminated | moved.truncated
-            self._noise_seeds = torch.where(ended, self._noise_seeds + self.num_envs, self._noise_seeds)
-            self._begin(moved.obs, ended)
-        features = self._look(moved.obs)
         done, steps = moved.flag("task_b_done"), moved.number("elapsed_steps")
         metrics = {"success": success, "held": held, "done": done, "steps": steps, "peak_force": peak}
-        last = features if final is None else torch.where(ended[:, None], final, features)
-        valid = nominal.interacting & ~unstable
-        return Step(features, reward, moved.terminated, moved.truncated, last, valid, metrics)
+        return Scored(reward, nominal.interacting & ~unstable, metrics)
+
+    @torch.no_grad()
+    def go_on(self, obs: Observation, ended: Tensor) -> Tensor:
+        """Features (N, d) of the present observations, where the worlds of a mask (N,) have begun new episodes."""
+        self._noise_seeds = torch.where(ended, self._noise_seeds + self.num_envs, self._noise_seeds)
+        self._begin(obs, ended)
+        return self._look(obs)
+
+    @torch.no_grad()
+    def start(self, obs: Observation, seed: int) -> Tensor:
+        """Features (N, d) of the first observations of new episodes in all worlds."""
+        self._noise_seeds = seed + torch.arange(self.num_envs, device=self.device)
+        self._begin(obs, self._every_world)
+        return self._look(obs)
 
     def close(self) -> None:
         """Closes the environment."""

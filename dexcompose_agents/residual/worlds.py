@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import torch
@@ -34,6 +34,23 @@ class Moved(NamedTuple):
     def flag(self, name: str) -> Tensor:
         """A fact (N,) as bool."""
         return torch.as_tensor(self.facts[name], dtype=torch.bool, device=self.terminated.device)
+
+
+class Worlds(Protocol):
+    """N worlds under SAME_STEP autoreset that speak tensors."""
+
+    env: Any
+    device: torch.device
+    layout: Layout
+
+    def reset(self, seed: int) -> Observation:
+        """Starts new episodes in all worlds; world i is seeded `seed + i`."""
+
+    def wrist_shake(self) -> Tensor:
+        """By how much the next step's wrist targets will be off (N, 6), m and rad."""
+
+    def step(self, action: Tensor) -> Moved:
+        """Executes normalised targets (N, 28) for one control step."""
 
 
 class TensorWorlds:
