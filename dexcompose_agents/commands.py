@@ -63,7 +63,7 @@ class Runs:
     num_envs: int = 64
     """Worlds stepped together; does not change the result."""
     backend: Backend = "mujoco"
-    """Physics: mujoco on the CPU, warp on a GPU."""
+    """Physics: mujoco on the CPU, warp on a GPU, isaaclab on either."""
     device: str | None = None
     """Where warp and the networks run, e.g. cuda:1; by default the first GPU with warp, else the CPU."""
     physics: Literal["randomised", "nominal"] = "randomised"

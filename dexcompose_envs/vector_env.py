@@ -34,7 +34,7 @@ class DexComposeVectorEnv(Face, VectorEnv[Observation, Any, Array]):
     `final_obs` and `final_info` are there at every step; a non-finite action or a contact overflow is raised a step
     late; a world that diverges (`info["unstable"]`) is restarted while the others go on; under DISABLED autoreset every
     step does wait, to see whether a world has ended. Physics on a GPU agree with the CPU's statistically, not bit by
-    bit.
+    bit. `backend="isaaclab"` does the same in Isaac Lab's scene, of which a process can have one at a time.
     """
 
     def __init__(

@@ -124,9 +124,9 @@ def evaluate(
         num_envs: Worlds stepped together; does not change the result.
         out: Folder for ``episodes.csv``, ``results.json`` and ``manifest.json``.
         selector: Selector whose mask is used, for a method that takes one; recorded is what the method itself says.
-        backend: Physics: "mujoco" on the CPU, or "warp" on a GPU. Part of the configuration: the engines agree within
-            their confidence intervals, not episode by episode.
-        device: Where "warp" and the method's networks run, such as "cuda:0"; by default the back end's own.
+        backend: Physics: "mujoco" on the CPU, "warp" on a GPU, or "isaaclab". Part of the configuration: the engines
+            agree within their confidence intervals, not episode by episode.
+        device: Where the latter two and the method's networks run, such as "cuda:0"; by default the back end's own.
         progress: Called with ``(finished, total)`` in episodes of this run, at the start and after every episode.
         env_kwargs: Further options of the environment. With `start="scratch"` the retention skill's shipped policy
             grasps first, see `full_episode`.

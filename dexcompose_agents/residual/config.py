@@ -71,7 +71,7 @@ class ResidualConfig:
     sensor_noise: float = 0.0
     """Scale of the noise on what is observed, see `dexcompose_envs.episodes.sensor_noise`; rewards go by the truth."""
     backend: Backend = "mujoco"
-    """What steps the worlds: "mujoco" (CPU threads, NumPy) or "warp" (on the learner's device)."""
+    """What steps the worlds: "mujoco" (CPU threads, NumPy), "warp" or "isaaclab" (on the learner's device)."""
     num_threads: int | None = None
     """Threads of the simulator (backend "mujoco"); None lets it choose."""
 

@@ -35,7 +35,7 @@ class ReleaseTest(Stage):
     data: Path | None = None
     """Held states; by default the shipped ones."""
     backend: Backend | None = None
-    """Physics: mujoco on the CPU, warp on a GPU; by default the preset's."""
+    """Physics: mujoco on the CPU, warp on a GPU, isaaclab; by default the preset's."""
     num_envs: int | None = None
     """Worlds stepped together; does not change the result. By default 64, 1024 on a GPU."""
 

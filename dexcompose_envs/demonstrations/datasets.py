@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexcompose_envs.errors import FileError, UsageError
+from dexcompose_envs.faces import action_space, observation_space
 from dexcompose_envs.registration import NAMESPACE
+from dexcompose_envs.skills.chain import Chain
 
 _ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 METADATA_KEY = "dexcompose"
@@ -132,7 +134,7 @@ def write_dataset(
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 [_buffer(number, episode) for number, episode in enumerate(episodes)],
-                env=env_spec,
+                env=_Described(env_spec),
                 eval_env=env_spec.id,
                 **described,
             )
@@ -153,6 +155,15 @@ def refuse_existing(dataset_id: str, root: Path, force: bool) -> None:
     """Raises a UsageError if there is a dataset of that id and `force` is False."""
     if (root / dataset_id).exists() and not force:
         raise UsageError(f"dataset {dataset_id!r} exists in {str(root)!r}; pass force=True to replace it")
+
+
+class _Described(gym.Env[Any, Any]):
+    """What Minari asks an environment for, without one: datasets are written where there is no engine to make it."""
+
+    def __init__(self, spec: gym.envs.registration.EnvSpec) -> None:
+        self.spec = spec
+        chain = Chain.of(spec.kwargs.get("retention"), spec.kwargs.get("interactions", ()))
+        self.observation_space, self.action_space = observation_space(chain.layout), action_space()
 
 
 def _buffer(number: int, episode: RecordedEpisode) -> Any:
