@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -150,7 +149,7 @@ def _train(
     """The learner, its best network, and what made it and how it compared with no residual at all; closes the task.
 
     With `must_win` a network that is no better than no residual by the first of the scores, on episodes of its own for
-    this comparison, is silenced.
+    this comparison, gives way to one that says nothing.
     """
     try:
         env = task.worlds.env.unwrapped
@@ -168,8 +167,7 @@ def _train(
     finally:
         task.close()
     if not facts.get("kept", True):
-        network = copy.deepcopy(network)
-        network.silence()
+        network = network.silent()
     device = learner.device
     made = {
         **origin,

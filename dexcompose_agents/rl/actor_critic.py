@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class ActorCritic(ResidualNetwork):
     """
 
     NAME = "actor_critic"
+    LEAST: ClassVar[Mapping[str, Any]] = MappingProxyType({"hidden": [1], "shortcut": None})
 
     return_mean: Tensor
     return_std: Tensor

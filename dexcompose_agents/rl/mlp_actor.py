@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class MLPActor(ResidualNetwork):
     """
 
     NAME = "mlp_actor"
+    LEAST: ClassVar[Mapping[str, Any]] = MappingProxyType({"hidden": [1], "critics": 0, "critic_widths": []})
 
     @torch.inference_mode(False)
     def __init__(

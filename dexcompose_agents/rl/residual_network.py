@@ -27,6 +27,8 @@ class ResidualNetwork(nn.Module, ABC):
 
     NAME: ClassVar[str]
     """What files call the class."""
+    LEAST: ClassVar[Mapping[str, Any]]
+    """Those of its `sizes` that can be smaller where nothing is to be said, as small as can be."""
 
     def __init__(self, observation_size: int, action_size: int) -> None:
         super().__init__()
@@ -40,6 +42,12 @@ class ResidualNetwork(nn.Module, ABC):
     @abstractmethod
     def silence(self) -> None:
         """Makes the residual exactly zero again, as it was at the start."""
+
+    def silent(self) -> Self:
+        """A network of the same observations and actions whose residual is exactly zero, as small as can be."""
+        network = type(self)(**{**self.sizes(), **self.LEAST})
+        network.silence()
+        return network.eval()
 
     @abstractmethod
     def sizes(self) -> dict[str, Any]:

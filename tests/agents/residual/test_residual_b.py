@@ -123,9 +123,12 @@ def test_a_file_says_what_it_moves_and_reads(tmp_path, wrist_error):
     torch.testing.assert_close(loaded.act(OBS, NOMINAL), policy.act(OBS, NOMINAL), rtol=2e-3, atol=1e-5)
 
 
-def test_a_silenced_network_says_exactly_nothing():
+def test_a_silent_network_says_exactly_nothing_and_is_small(tmp_path):
     loud = network(4, 9, 3, 1.0)
     assert loud.mean(torch.ones(2, 9)).all()
-    loud.silence()
-    assert not loud.mean(torch.ones(2, 9)).any()
-    assert isinstance(loud, ActorCritic)
+    silent = loud.silent()
+    assert isinstance(silent, ActorCritic) and silent.sizes()["hidden"] == [1]
+    silent.save(tmp_path / "a.safetensors", {"kind": "residual_b"})
+    for each in (silent, ActorCritic.load(tmp_path / "a.safetensors", "residual_b")[0]):
+        assert not each.mean(torch.randn(20, 9)).any()
+    assert loud.mean(torch.ones(2, 9)).all(), "the other is what it was"
