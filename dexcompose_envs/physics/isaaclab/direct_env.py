@@ -25,6 +25,7 @@ from dexcompose_envs.physics.isaaclab.collisions import world_hook
 from dexcompose_envs.physics.isaaclab.engine import IsaacLab
 from dexcompose_envs.physics.isaaclab.lab import Lab
 from dexcompose_envs.physics.isaaclab.usd import usd_parts
+from dexcompose_envs.physics.warp_device import check_device
 from dexcompose_envs.scene import Scene, build_scene
 from dexcompose_envs.skills.chain import Chain
 from dexcompose_envs.timing import CONTROL_STEP, PHYSICS_STEPS_PER_CONTROL_STEP
@@ -100,6 +101,7 @@ class DexComposeDirectEnv(DirectRLEnv):
 
     Raises:
         UsageError: On an unknown option, or one that the configuration says in a field of its own.
+        BackendError: If the device doesn't exist.
     """
 
     cfg: DexComposeEnvCfg
@@ -108,6 +110,7 @@ class DexComposeDirectEnv(DirectRLEnv):
         for name in OWN_OPTIONS:
             if name in cfg.options:
                 raise UsageError(f"options have {name!r}, which an Isaac Lab configuration says in its own fields")
+        check_device(str(cfg.sim.device))
         scene = scene_of(cfg.name)
         retention, interactions = parse_chain(cfg.name)
         steps = round(cfg.episode_length_s / CONTROL_STEP)
