@@ -2,18 +2,18 @@
 
     .venv/bin/python benchmarks/isaaclab_parity.py measure --backend mujoco
     .venv-isaaclab/bin/python benchmarks/isaaclab_parity.py measure --backend isaaclab --device cpu
-    .venv/bin/python benchmarks/isaaclab_parity.py report --out benchmarks/results/isaaclab_parity.json
+    .venv/bin/python benchmarks/isaaclab_parity.py report --out benchmarks/results/isaaclab_parity
 
 The two have environments of their own, so each measures for itself and `report` compares: numbers of the solver's
 model with the MJCF's; the same actions from the same states (those of `dexcompose` on the default engine, replayed
 open-loop); how far an object drifts in a quiet hold; success of base policies and of the composition on the same seeds.
-Both write to `--work`; what is done there is not done again. On two cores Isaac Lab's share takes about an hour.
+Both write to `--work`; what is done there is not done again. `report` writes `report.json`, and `report.md` for people.
+On two cores Isaac Lab's share takes about an hour.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,8 +33,9 @@ from dexcompose_agents.runtime.provenance import machine_info, read_json, softwa
 from dexcompose_agents.runtime.threads import one_thread
 from dexcompose_envs import SKILLS, env_id
 from dexcompose_envs.errors import UsageError
+from dexcompose_envs.files import atomic_write
 from dexcompose_envs.rollouts import Episode, run_episodes
-from dexcompose_envs.scene import build_scene
+from dexcompose_envs.scene import build_scene, model_hash_of
 
 BACKENDS = ("mujoco", "isaaclab")
 PAIRS = ("GraspBall-PushButton", "PickCan-OpenMicrowave", "PickStick-OpenDoor", "PourMug-TurnOnSwitch")
@@ -95,8 +96,8 @@ class Report:
 
     work: Path = Path("runs/isaaclab_parity")
     """Folder of what was measured."""
-    out: Path = Path("runs/isaaclab_parity/report.json")
-    """The report."""
+    out: Path = Path("runs/isaaclab_parity")
+    """Folder of report.json and report.md."""
 
 
 def make(name: str, config: Measure, num_envs: int, **options: Any) -> Any:
@@ -122,8 +123,9 @@ def measure(config: Measure) -> None:
         for name in names:
             path = folder / f"{part}-{name}.json"
             if not path.exists():
+                made = {**machine_info(), **software_versions()}
                 with one_thread():
-                    write_json(path, {"made": {**machine_info(), **software_versions()}, "rows": job(name, config)})
+                    write_json(path, {"model_hash": model_hash_of(name), "made": made, "rows": job(name, config)})
                 print(path, flush=True)
 
 
@@ -230,15 +232,31 @@ def report(config: Report) -> None:
         backend: {path.stem: read_json(path) for path in sorted((config.work / backend).glob("*.json"))}
         for backend in BACKENDS
     }
-    ours, theirs = (found[backend] for backend in BACKENDS)
+    content = compared(*(found[backend] for backend in BACKENDS))
+    write_json(config.out / "report.json", content)
+    atomic_write(config.out / "report.md", page(content))
+    print(page(content))
+
+
+def compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of what both measured: file name without ending -> content.
+
+    Raises:
+        UsageError: If they measured another model.
+    """
     content: dict[str, Any] = {
-        "made": {name: next(iter(found[name].values()))["made"] for name in BACKENDS},
-        "differences": list(DIFFERENCES),
-        "model": {key.partition("-")[2]: value["rows"] for key, value in theirs.items() if key.startswith("model-")},
-        "replay": {}, "hold": {}, "policies": {}, "composites": {},
+        "made": {name: next(iter(each.values()))["made"] for name, each in zip(BACKENDS, (ours, theirs), strict=True)},
+        "model_hashes": {}, "model": {}, "replay": {}, "hold": {}, "policies": {}, "composites": {},
     }  # fmt: skip
+    for key, measured in theirs.items():
+        if key.startswith("model-"):
+            content["model"][key.partition("-")[2]] = measured["rows"]
     for key in sorted(ours.keys() & theirs.keys()):
         part, _, name = key.partition("-")
+        hashes = {each[key]["model_hash"] for each in (ours, theirs)}
+        if len(hashes) > 1:
+            raise UsageError(f"{key} was measured on models {' and '.join(sorted(hashes))}; expected one")
+        content["model_hashes"][name] = hashes.pop()
         a, b = ours[key]["rows"], theirs[key]["rows"]
         if part == "replay":
             content[part][name] = _deviations(a["traces"], b["traces"])
@@ -246,8 +264,54 @@ def report(config: Report) -> None:
             content[part][name] = {"mujoco": a, "isaaclab": b}
         else:
             content[part][name] = {"mujoco": _rate(a), "isaaclab": _rate(b)}
-    write_json(config.out, content)
-    print(json.dumps({name: content[name] for name in ("replay", "hold", "policies", "composites")}, indent=1))
+    return content
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The report for people, Markdown."""
+    made = content["made"]
+    versions = [
+        f"{name}: {about['cpu']}, {about['cores']} cores, Python {about['python']}, MuJoCo {about['mujoco']}, torch "
+        f"{about['torch']}"
+        for name, about in made.items()
+    ]
+    parts = ["<!-- Written by `benchmarks/isaaclab_parity.py report`. -->\n# Isaac Lab against the default engine"]
+    parts += ["Made with", "\n".join(f"- {line}" for line in versions)]
+    rates = [
+        (name, *(f"{row[b]['percent']} ({row[b]['interval_95'][0]} to {row[b]['interval_95'][1]})" for b in BACKENDS))
+        for part in ("composites", "policies")
+        for name, row in content[part].items()
+    ]
+    parts += ["## Success, % (95 % interval), same seeds: `dexcompose` on pairs, base policies on skills"]
+    parts += [_table(("", "default engine", "Isaac Lab"), rates)]
+    drift = [
+        (name, *(f"{np.mean(row[b]['drift_mm']):.2f}, {max(row[b]['drift_mm']):.2f}" for b in BACKENDS))
+        for name, row in content["hold"].items()
+    ]
+    parts += ["## Drift of the object in a quiet hold of 4 s, mm: mean, largest"]
+    parts += [_table(("", "default engine", "Isaac Lab"), drift)]
+    parts += ["## Largest difference in an open-loop replay from the same states, after so many control steps"]
+    steps = [str(after) for after in AFTER]
+    rows = [
+        (name, f"`{group}`", *(f"{value[after]:.2g}" if after in value else "" for after in steps))
+        for name, groups in content["replay"].items()
+        for group, value in groups.items()
+    ]
+    parts += [_table(("", "sensor (m, rad)", *steps), rows)]
+    parts += ["## Largest difference between the solver's model and the MJCF (how many were compared)"]
+    pairs, fields = [*content["model"]], [*next(iter(content["model"].values()), {})]
+    cells = [[content["model"][pair][field] for pair in pairs] for field in fields]
+    rows = [
+        (f"`{field}`", *(f"{each['largest_difference']:.1g} ({each['compared']})" for each in row))
+        for field, row in zip(fields, cells, strict=True)
+    ]
+    parts += [_table(("", *pairs), rows)]
+    parts += ["## What differs, and why", "\n".join(f"- {line}" for line in DIFFERENCES)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
 def _deviations(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, dict[str, float]]:

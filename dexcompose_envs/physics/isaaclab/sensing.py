@@ -44,6 +44,18 @@ class Felt(NamedTuple):
     contact: Mapping[str, Tensor]
 
 
+class _Kind(NamedTuple):
+    """Sensors of one type on one type of object, and perhaps of reference."""
+
+    type: int
+    of: int
+    to: int
+    objects: Tensor
+    references: Tensor | None
+    felt: list[tuple[str, int]]
+    """Place and number of the finger link, of contact sensors."""
+
+
 class Sensing:
     """The sensors of a model as functions of `Felt`.
 
@@ -68,56 +80,58 @@ class Sensing:
         self._kp, self._kv = self._tensor(hand.KP), self._tensor(hand.KV)
         self._limit = self._tensor(hand.ACTION_FORCE_LIMITS)
         self._hand = self._tensor([self.joints.index(name) for name in hand.ACTION_NAMES])
-        self._sensors: dict[tuple[int, int, int], list[int]] = {}
+        sensors: dict[tuple[int, int, int], list[int]] = {}
         for i in range(model.nsensor):
             kind, of, to = (int(getattr(model, f"sensor_{name}")[i]) for name in ("type", "objtype", "reftype"))
             known = of in _FRAMED if kind in _FRAMES else kind in _OTHERS
             if not known:
                 name = model.sensor(i).name
                 raise BackendError(f"sensor {name!r} is of a kind that backend 'isaaclab' lacks; expected a frame's")
-            self._sensors.setdefault((kind, of, to), []).append(i)
-        self._columns = self._tensor(
-            [c for ids in self._sensors.values() for i in ids for c in range(*self._span(i))]
-        )  # fmt: skip
+            sensors.setdefault((kind, of, to), []).append(i)
+        self._kinds = [self._kind(key, ids) for key, ids in sensors.items()]
+        spans = [(int(model.sensor_adr[i]), int(model.sensor_dim[i])) for ids in sensors.values() for i in ids]
+        self._columns = self._tensor([column for start, size in spans for column in range(start, start + size)])
 
     def read(self, felt: Felt) -> Tensor:
         """Sensor data (N, nsensordata)."""
         sites = felt.bodies.take(self._site_body).carried(self._site_position, self._site_quaternion)
-        found = [self._kind(key, ids, felt, sites) for key, ids in self._sensors.items()]
+        found = [self._of_kind(kind, felt, sites) for kind in self._kinds]
         data = torch.cat([part.reshape(len(felt.position), -1) for part in found], dim=1)
         return torch.empty_like(data).index_copy_(1, self._columns, data)
 
-    def _kind(self, key: tuple[int, int, int], ids: list[int], felt: Felt, sites: Motion) -> Tensor:
-        """Data of sensors of one kind (N, k, size)."""
+    def _kind(self, key: tuple[int, int, int], ids: list[int]) -> _Kind:
         kind, of, to = key
+        objects = [int(self._model.sensor_objid[i]) for i in ids]
         if kind in (_KIND.mjSENS_JOINTPOS, _KIND.mjSENS_JOINTVEL):
-            values = felt.position if kind == _KIND.mjSENS_JOINTPOS else felt.velocity
-            return values[:, self._tensor([self._joint_ids.index(int(self._model.sensor_objid[i])) for i in ids])]
-        if kind == _KIND.mjSENS_ACTUATORFRC:
-            return self._force(felt)[:, self._tensor([int(self._model.sensor_objid[i]) for i in ids])]
+            objects = [self._joint_ids.index(joint) for joint in objects]
+        felt = []
         if kind == _KIND.mjSENS_CONTACT:
-            return torch.cat([self._contact(felt, i)[:, None] for i in ids], dim=1)
+            places = [self._model.sensor(i).name.partition("_")[0] for i in ids]
+            felt = [(place, LINKS.index(self._model.body(o).name)) for place, o in zip(places, objects, strict=True)]
+        references = self._tensor([int(self._model.sensor_refid[i]) for i in ids]) if to in _FRAMED else None
+        return _Kind(kind, of, to, self._tensor(objects), references, felt)
+
+    def _of_kind(self, kind: _Kind, felt: Felt, sites: Motion) -> Tensor:
+        """Data of sensors of one kind (N, k, size)."""
+        if kind.type == _KIND.mjSENS_JOINTPOS:
+            return felt.position[:, kind.objects]
+        if kind.type == _KIND.mjSENS_JOINTVEL:
+            return felt.velocity[:, kind.objects]
+        if kind.type == _KIND.mjSENS_ACTUATORFRC:
+            return self._force(felt)[:, kind.objects]
+        if kind.type == _KIND.mjSENS_CONTACT:
+            return torch.stack([felt.contact[place][:, link] for place, link in kind.felt], dim=1)
         frames = {_OBJECT.mjOBJ_SITE: sites, _OBJECT.mjOBJ_XBODY: felt.bodies}
-        motion = frames[of].take(self._tensor([int(self._model.sensor_objid[i]) for i in ids]))
-        if to in frames:
-            motion = motion.seen_from(frames[to].take(self._tensor([int(self._model.sensor_refid[i]) for i in ids])))
-        return getattr(motion, _FRAMES[kind])
+        motion = frames[kind.of].take(kind.objects)
+        if kind.references is not None:
+            motion = motion.seen_from(frames[kind.to].take(kind.references))
+        return getattr(motion, _FRAMES[kind.type])
 
     def _force(self, felt: Felt) -> Tensor:
         """Forces of the hand's actuators (N, 28), N and Nm, as MuJoCo computes those of position actuators."""
         position, velocity = felt.position[:, self._hand], felt.velocity[:, self._hand]
         force = self._kp * (felt.targets - position) - self._kv * velocity
         return torch.minimum(torch.maximum(force, -self._limit), self._limit)
-
-    def _contact(self, felt: Felt, sensor: int) -> Tensor:
-        """Net force (N, 3) of a skill's thing on a finger link."""
-        place = self._model.sensor(sensor).name.partition("_")[0]
-        link = self._model.body(int(self._model.sensor_objid[sensor])).name
-        return felt.contact[place][:, LINKS.index(link)]
-
-    def _span(self, sensor: int) -> tuple[int, int]:
-        start = int(self._model.sensor_adr[sensor])
-        return start, start + int(self._model.sensor_dim[sensor])
 
     def _tensor(self, values: object) -> Tensor:
         array = np.asarray(values)
