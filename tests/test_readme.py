@@ -1,6 +1,7 @@
 """What the README shows works: its code runs (with smaller numbers), its commands and files exist."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -180,3 +181,9 @@ def test_the_table_lists_every_skill():
 def test_files_that_are_named_exist():
     for path in re.findall(r"`(dexcompose_\w+/[\w/.]+)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_tables_are_those_of_the_committed_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    for name, text in importlib.import_module("readme_table").tables().items():
+        assert text in README, f"the table of {name} is outdated; see benchmarks/readme_table.py"

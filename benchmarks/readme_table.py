@@ -1,0 +1,72 @@
+"""The README's tables, from committed results.
+
+    python benchmarks/readme_table.py
+
+Prints Markdown; a test keeps the README up to date with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dexcompose_agents.evaluation.published import published_success
+from dexcompose_agents.runtime.provenance import read_json
+
+RESULTS = Path(__file__).parent / "results"
+METHODS = ("frozen", "no-stabiliser", "zero-shot", "dexcompose", "oracle")
+LOST = ("init", "transition", "drop")
+REFERENCE = "dexcompose"
+
+
+def all_pairs(results: dict[str, Any]) -> str:
+    """Success and losses of every pair and method, %, beside what was published."""
+    runs = {(run["pair"], run["method"]): run for run in results["runs"]}
+    pairs = sorted({pair for pair, _ in runs})
+    rows = [
+        (pair, *(_cell([runs[pair, method]]) for method in METHODS), _published(pair)) for pair in pairs
+    ]  # fmt: skip
+    means = [_cell([runs[pair, method] for pair in pairs]) for method in METHODS]
+    return table(("pair", *METHODS, "published, Isaac Lab"), [*rows, ("mean", *means, "")])
+
+
+def differences(results: dict[str, Any]) -> str:
+    """By how many points the reference is over the other methods, with paired bootstrap intervals."""
+    rows = []
+    for method in METHODS:
+        for row in results["overall"]:
+            if row["method"] == method != REFERENCE:
+                low, high = (-100 * row["difference95"][end] for end in ("high", "low"))
+                rows.append((f"`{method}`", f"{-100 * row['difference']:+.1f} ({low:.1f} to {high:.1f})"))
+    return table((f"`{REFERENCE}` over", "points"), rows)
+
+
+def _cell(runs: Sequence[dict[str, Any]]) -> str:
+    """Success and, in brackets, lost objects, %, over the rollouts of some runs."""
+    episodes = sum(run["episodes"] for run in runs)
+    lost = sum(run["outcomes"][how] for run in runs for how in LOST)
+    return f"{100 * sum(run['successes'] for run in runs) / episodes:.1f} ({100 * lost / episodes:.1f})"
+
+
+def _published(pair: str) -> str:
+    values = [published_success(pair, method) for method in ("zero-shot", "dexcompose")]
+    return ", ".join(f"{value:.1f}" for value in values if value is not None)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, *rows]
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    text.insert(1, "|" + "---|" * len(head))
+    return "\n".join(line.replace("|  |", "| |") for line in text)
+
+
+def tables() -> dict[str, str]:
+    """All tables by name."""
+    results = read_json(RESULTS / "pairs" / "results.json")
+    return {"all pairs": all_pairs(results), "differences": differences(results)}
+
+
+if __name__ == "__main__":
+    print("\n\n".join(tables().values()))
