@@ -12,6 +12,7 @@ from dexcompose_agents.isaaclab import residual_id
 from dexcompose_envs import PAIRS, SKILLS, env_id
 from dexcompose_envs.errors import UsageError
 from dexcompose_envs.isaaclab import isaaclab_id
+from dexcompose_envs.physics import BackendError
 
 PAIR = "GraspBall-PushButton"
 
@@ -77,6 +78,15 @@ def test_episodes_end_and_begin_again():
 def test_options_that_the_configuration_says_itself():
     with pytest.raises(UsageError, match="options have 'device', which an Isaac Lab configuration says"):
         make(isaaclab_id("PushButton"), options={"device": "cpu"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_asked_for_and_absent():
+    from isaaclab_tasks.utils import parse_env_cfg
+
+    cfg = parse_env_cfg(isaaclab_id("PushButton"), device="cuda:0", num_envs=1)
+    with pytest.raises(BackendError, match="finds no GPU"):
+        gym.make(isaaclab_id("PushButton"), cfg=cfg)
 
 
 @pytest.fixture(scope="module")
