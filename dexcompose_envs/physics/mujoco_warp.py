@@ -27,7 +27,7 @@ from dexcompose_envs.timing import PHYSICS_STEPS_PER_CONTROL_STEP
 
 DIVERGED = 1e10
 """Positions and velocities beyond this count as diverged, as in native MuJoCo."""
-_OVERFLOWS = {
+OVERFLOWS = {
     "NEFC": "constraint rows",
     "NJMAX_NNZ": "non-zeros of the constraint Jacobian",
     "BROADPHASE": "pairs of geoms",
@@ -39,6 +39,20 @@ _OVERFLOWS = {
 """Buffers whose overflow drops contacts. An iteration limit of the solver that was reached is no overflow."""
 _SENSOR_CONTACTS = 16
 """Contacts that one contact sensor (a finger link and an object) can hold."""
+
+
+def fatal_overflows(types: Any) -> int:
+    """The bits of MuJoCo Warp's `OverflowType` (as far as this version has them) that mean dropped contacts."""
+    return sum(int(types[name]) for name in OVERFLOWS if name in types.__members__)
+
+
+def explain_overflow(problem: int, types: Any, room: ContactCapacity) -> str:
+    """In words, which of these bits are set, and how much room there was."""
+    full = [what for name, what in OVERFLOWS.items() if name in types.__members__ and problem & int(types[name])]
+    return (
+        f"no room for all {' and '.join(full)}, so contacts were dropped; there was room for {room.contacts} "
+        f"contacts and {room.rows} constraint rows per world"
+    )
 
 
 class MujocoWarp:
@@ -74,7 +88,7 @@ class MujocoWarp:
         self.capacity = capacity or measure_capacity(scene)
         with self._warp.ScopedDevice(str(self.device)):
             self._build()
-        self._fatal = sum(int(self._mjw.OverflowType[name]) for name in _OVERFLOWS)
+        self._fatal = fatal_overflows(self._mjw.OverflowType)
         self._graph: Any = None
         self._stream: Any = None
         self._warp_stream: Any = None
@@ -215,12 +229,7 @@ class MujocoWarp:
 
     def explain(self, problem: int) -> str:
         """See `Engine.explain`."""
-        full = [what for name, what in _OVERFLOWS.items() if problem & int(self._mjw.OverflowType[name])]
-        room = self.capacity
-        return (
-            f"no room for all {' and '.join(full)}, so contacts were dropped; there was room for {room.contacts} "
-            f"contacts and {room.rows} constraint rows per world"
-        )
+        return explain_overflow(problem, self._mjw.OverflowType, self.capacity)
 
     def usage(self) -> dict[str, float]:
         """Mean contacts and constraint rows per world now; the host waits for the device."""

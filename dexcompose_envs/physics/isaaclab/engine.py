@@ -15,18 +15,20 @@ import numpy as np
 import torch
 import warp as wp
 from isaaclab_newton.physics import NewtonManager
+from mujoco_warp import OverflowType
 from newton import ModelFlags
 from torch import Tensor
 
 from dexcompose_envs import hand
 from dexcompose_envs.arrays import Arrays, to_numpy
 from dexcompose_envs.physics.constants import Constants
+from dexcompose_envs.physics.contact_capacity import measure_capacity
 from dexcompose_envs.physics.isaaclab.assets import contact_name
 from dexcompose_envs.physics.isaaclab.frames import Motion, inverse, rotated, w_first, w_last
 from dexcompose_envs.physics.isaaclab.lab import Lab
 from dexcompose_envs.physics.isaaclab.mechanisms import springs_of
 from dexcompose_envs.physics.isaaclab.sensing import LINKS, Felt, Sensing
-from dexcompose_envs.physics.mujoco_warp import DIVERGED
+from dexcompose_envs.physics.mujoco_warp import DIVERGED, explain_overflow, fatal_overflows
 from dexcompose_envs.scene import Scene
 from dexcompose_envs.scene.sensors import OBJECT, fixture_body
 from dexcompose_envs.scene.split import HAND
@@ -64,6 +66,7 @@ class IsaacLab:
         self._hidden = self.arrays.of(np.tile(self.constants.nominal(), (n, 1)))
         self._warmstart = wp.to_torch(NewtonManager._solver.mjw_data.qacc_warmstart)
         self._overflow = wp.to_torch(NewtonManager._solver.mjw_data.overflow)
+        self._fatal, self._room = fatal_overflows(OverflowType), measure_capacity(scene)
         self.sensordata = self.arrays.zeros(n, scene.model.nsensordata)
         self._nominal = None if self._object is None else self._object.data.body_inertia.torch.clone()
         self._seen: Felt | None = None
@@ -240,13 +243,11 @@ class IsaacLab:
 
     def problem(self) -> Tensor:
         """See `Engine.problem`: bits of `mujoco_warp.OverflowType`."""
-        return self._overflow
+        return self._overflow & self._fatal
 
     def explain(self, problem: int) -> str:
         """See `Engine.explain`."""
-        return (
-            f"MuJoCo Warp's buffers of contacts were too small (overflow bits {problem:#x}), so contacts were dropped"
-        )
+        return explain_overflow(problem, OverflowType, self._room)
 
     def get_state(self) -> Tensor:
         """See `Engine.get_state`: joints, object, fixtures' poses, targets, warm start, hidden physics."""
