@@ -53,7 +53,7 @@ DIFFERENCES = (
     "Integrator: Newton has implicitfast, the default engine one that is discrete in time.",
     "Precision: single, like every engine on a GPU; the default engine has double.",
     "Collision bits: USD has none. Pairs that they keep apart are filtered one by one, with the same result.",
-    "Springs that are no lines (the switch) and tendons (the microwave's catch): USD has none. They are joint efforts.",
+    "Springs that are no lines (the switch): USD has none. They are joint efforts.",
     "Actuators: Isaac Lab writes a position and a velocity actuator for each joint and clamps their sum at the joint.",
     "Contact forces come from Isaac Lab's contact sensors, all other sensors from poses and velocities of its assets.",
     "Fixtures: articulations on a fixed base, whose pose resets write, instead of mocap bodies.",

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("isaaclab", reason="Isaac Lab is not installed; see `make isaaclab`")
 
-from dexcompose_envs import env_id, hand
+from dexcompose_envs import INTERACTION_SKILLS, env_id, hand
 from dexcompose_envs.physics import BackendError
 from dexcompose_envs.scene import build_scene
 
@@ -148,3 +148,35 @@ def test_a_world_that_restarts_leaves_the_others_alone(venv):
 def test_a_process_has_one_simulation(venv):
     with pytest.raises(BackendError, match="one simulation per process"):
         gym.make_vec(env_id("PushButton"), num_envs=1, backend="isaaclab", device="cpu")
+
+
+def test_closing_makes_room_for_another(venv):
+    venv.close()
+    gym.make_vec(env_id("PushButton"), num_envs=1, backend="isaaclab", device="cpu").close()
+
+
+@pytest.mark.parametrize("skill", INTERACTION_SKILLS)
+def test_mechanisms_resist_as_in_the_mjcf(skill):
+    """Springs, tendons and what is left to efforts, summed up, over each joint's range."""
+    from isaaclab_newton.physics import NewtonManager
+
+    from dexcompose_envs.physics.isaaclab.mechanisms import springs_of
+
+    venv = gym.make_vec(env_id(skill), num_envs=1, backend="isaaclab", device="cpu").unwrapped
+    ours, theirs = venv.scene.model, NewtonManager._solver.mj_model
+    data, other = mujoco.MjData(ours), mujoco.MjData(theirs)
+    springs = {spring.joint: spring for spring in springs_of(ours)}
+    names = [theirs.joint(i).name for i in range(theirs.njnt)]
+    for i in range(hand.NUM_ACTIONS, ours.njnt):
+        joint = ours.joint(i)
+        same = theirs.joint(next(name for name in names if name.endswith(joint.name)))
+        forces = []
+        for position in np.linspace(*joint.range, 11):
+            data.qpos[joint.qposadr[0]] = other.qpos[same.qposadr[0]] = position
+            mujoco.mj_forward(ours, data)
+            mujoco.mj_forward(theirs, other)
+            effort = float(springs[joint.name].effort(torch.tensor([position]))[0]) if joint.name in springs else 0.0
+            forces.append((data.qfrc_spring[joint.dofadr[0]], other.qfrc_spring[same.dofadr[0]] + effort))
+        expected, found = np.transpose(forces)
+        np.testing.assert_allclose(found, expected, atol=2e-4, err_msg=joint.name)
+    venv.close()

@@ -1,7 +1,7 @@
 """USD of a scene's parts, converted from their MJCF once per model and kept on disk.
 
-What the converter leaves out is added: gravity compensation of the hand's bodies. What USD can't say (springs that are
-no lines, tendons) is left to `mechanisms.py`.
+What the converter leaves out is added: gravity compensation of the hand's bodies. What USD can't say, springs that are
+no lines, is left to `mechanisms.py`.
 """
 
 from __future__ import annotations
