@@ -44,7 +44,7 @@ class Config:
     """Camera."""
     size: tuple[int, int] = (320, 240)
     """Width and height of one film, pixels."""
-    quality: int = 60
+    quality: int = 35
     """Of the WebP file, 0 to 100."""
     out: Path = Path("runs/grid.webp")
     """Animation, WebP."""

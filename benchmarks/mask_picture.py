@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import imageio.v3 as imageio
 import mujoco
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from PIL import Image
 
 from dexcompose_envs import FingerMask, env_id, hand
 from dexcompose_envs.episodes.phases import HOLD_STEPS, TRANSITION_STEPS
@@ -75,7 +75,8 @@ def main(config: Config) -> None:
     renderer.close()
     env.close()
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    imageio.imwrite(config.out, np.hstack(pictures))
+    drawn = Image.fromarray(np.hstack(pictures)).quantize(128, dither=Image.Dither.NONE)
+    drawn.save(config.out, optimize=True)
     print(f"written to {config.out}")
 
 
