@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from isaaclab.utils import configclass
 from isaaclab_rl.rsl_rl import RslRlMLPModelCfg, RslRlOnPolicyRunnerCfg, RslRlPpoAlgorithmCfg
 
@@ -19,6 +20,7 @@ FIRST_STD = 0.3
 class ResidualBRunnerCfg(RslRlOnPolicyRunnerCfg):
     """rsl_rl's on-policy runner with PPO."""
 
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
     num_steps_per_env = STEPS
     max_iterations = 100
     save_interval = 25
