@@ -29,7 +29,8 @@ def test_train_residual_b(tmp_path):
     trained = train_residual_b(PAIR, MASK, RepeatingPolicy(), None, config, tmp_path, max_episode_steps=60)
     network, manifest = load_network(tmp_path / "residual_b.safetensors", "residual_b")
     about = manifest["network"]
-    assert (about["class"], about["action_size"], about["critics"]) == ("mlp_actor", 6, 2)
+    # It isn't kept, so what is written is a small network that says nothing.
+    assert (about["class"], about["action_size"], about["critics"], about["hidden"]) == ("mlp_actor", 6, 0, [1])
     assert manifest["config"]["learner"] == "sac"
     assert manifest["config"]["off_policy"]["horizon"] == 58 and "ppo" not in manifest["config"]
     assert (manifest["steps"], trained.dimensions[0]) == (116, "WX")
