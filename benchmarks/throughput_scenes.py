@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 from throughput_common import PAIR, best_seconds, make_table, now
 
-from dexcompose_agents.evaluation.protocol import make_worlds
 from dexcompose_agents.methods import make_method
 from dexcompose_agents.runtime.threads import one_thread
-from dexcompose_envs import pair_names
+from dexcompose_envs import env_id, pair_names
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,19 @@ class ScenesConfig:
 
 
 class Replay:
-    """Worlds of one pair and the actions of a method in them."""
+    """Worlds of one pair, which restart as their episodes end, and the actions of a method in them."""
 
-    def __init__(self, pair: str, config: ScenesConfig) -> None:
-        self.venv: Any = make_worlds(pair, config.worlds, num_threads=1)
+    def __init__(self, pair: str, config: ScenesConfig, **options: Any) -> None:
+        self.venv: Any = gym.make_vec(env_id(pair), num_envs=config.worlds, num_threads=1, **options)
         self._seeds = [2**29 + world for world in range(config.worlds)]
-        method, actions = make_method(config.method, pair), []
+        method, self._actions = make_method(config.method, pair), list[NDArray[np.float32]]()
         obs, info = self.venv.reset(seed=self._seeds)
         method.reset(obs, info, np.arange(config.worlds), np.array(self._seeds))
         for _ in range(config.steps):
-            actions.append(np.array(method.act(obs), np.float32))
-            obs, *_ = self.venv.step(actions[-1])
-        self._actions = actions
+            self._actions.append(np.array(method.act(obs), np.float32))
+            obs, _, terminated, truncated, info = self.venv.step(self._actions[-1])
+            if len(worlds := np.flatnonzero(terminated | truncated)):
+                method.reset(obs, info, worlds, np.array(self._seeds)[worlds])
 
     def run(self) -> NDArray[np.float64]:
         """Seconds (wall, CPU) that the same steps take again."""

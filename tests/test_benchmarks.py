@@ -64,6 +64,14 @@ def test_scenes_are_compared_with_the_first(script, tmp_path):
 
 
 @pytest.mark.rendering
+def test_scenes_go_on_where_episodes_end(script):
+    module = script("throughput_scenes")
+    config = module.ScenesConfig(worlds=2, steps=7)
+    replay = module.Replay("PickStick-PushButton", config, max_episode_steps=3)
+    assert_positive(*replay.run())
+    replay.venv.close()
+
+
 def test_the_grid_shows_a_rollout(script, tmp_path):
     module, out = script("grid"), tmp_path / "grid.webp"
     module.main(module.Config(pairs=("GraspBall-PushButton",), size=(64, 48), stride=10, last=2, out=out))
