@@ -63,6 +63,17 @@ def grid(results: dict[str, Any], method: str = REFERENCE) -> str:
     return table(("", *fixtures), rows)
 
 
+def with_noise(noisy: dict[str, Any], clean: dict[str, Any]) -> str:
+    """Success with and without sensor noise on the same episodes, mean of all pairs, %."""
+    seeds = sorted({seed for run in noisy["runs"] for seed in run["per_seed"]})
+    methods = [method for method in METHODS if any(run["method"] == method for run in noisy["runs"])]
+    rows = []
+    for name, results in (("with", noisy), ("without", clean)):
+        found = [[r["per_seed"][s] for r in results["runs"] for s in seeds if r["method"] == m] for m in methods]
+        rows.append((name, *(f"{100 * sum(values) / len(values):.1f}" for values in found)))
+    return table(("sensor noise", *methods), rows)
+
+
 def _cell(runs: Sequence[dict[str, Any]]) -> str:
     """Success and, in brackets, lost objects, %, over the rollouts of some runs."""
     episodes = sum(run["episodes"] for run in runs)
@@ -85,14 +96,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def tables() -> dict[str, str]:
     """All tables by name."""
-    pairs, chosen, scratch = (
-        read_json(RESULTS / name / "results.json") for name in ("pairs", "selectors", "from_scratch")
+    pairs, chosen, scratch, noisy = (
+        read_json(RESULTS / name / "results.json") for name in ("pairs", "selectors", "from_scratch", "sensor_noise")
     )
     return {
         "all pairs": all_pairs(pairs),
         "differences": differences(pairs),
         "selectors": selectors(chosen),
         "from scratch": grid(scratch),
+        "sensor noise": with_noise(noisy, pairs),
     }
 
 
