@@ -51,9 +51,10 @@ def __getattr__(attribute: str) -> Any:
             from dexcompose_envs.physics.isaaclab.lab import check_isaaclab
 
             check_isaaclab()
-            from dexcompose_agents.isaaclab.residual_env import residual_cfg_class
+            from dexcompose_agents.isaaclab.residual_env import ResidualBEnvCfg
+            from dexcompose_envs.physics.isaaclab.direct_env import env_cfg_class
 
-            return residual_cfg_class(pair)
+            return env_cfg_class(pair, ResidualBEnvCfg)
     raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
 
 

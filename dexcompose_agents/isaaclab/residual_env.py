@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -37,8 +36,12 @@ class ResidualBEnvCfg(DexComposeEnvCfg):
     settings: dict = {}  # noqa: RUF012 (configclass makes a factory of it)
 
     def __post_init__(self) -> None:
-        """Fills in what follows from the pair: actions are the dimensions that the residual may move."""
+        """Fills in what follows from the pair."""
         super().__post_init__()
+        self.fit()
+
+    def fit(self) -> None:
+        """Sizes that follow from mask and settings: actions are the dimensions that the residual may move."""
         mask, config = choose_mask(self.name, self.mask or None)[0], self.config(1)
         moves = config.moves(parse_pair(self.name)[1])
         self.action_space = len(residual_dimensions(moves, mask, config.residual_writes))
@@ -51,19 +54,6 @@ class ResidualBEnvCfg(DexComposeEnvCfg):
         ppo = residual_b_preset("cpu").ppo
         learning = type(ppo)(num_envs=num_envs, evaluation_rounds=max(1, -(-128 // num_envs)))
         return residual_b_preset("cpu", ppo=learning, **self.settings)
-
-
-@cache
-def residual_cfg_class(pair: str) -> type[ResidualBEnvCfg]:
-    """The configuration class of a pair: what `env_cfg_entry_point` names."""
-    name = f"{pair.replace('-', '')}ResidualBEnvCfg"
-    facts = {
-        "__annotations__": {"name": str},
-        "__module__": __name__,
-        "__doc__": f"Residual B of {pair}.",
-        "name": pair,
-    }
-    return configclass(type(name, (ResidualBEnvCfg,), facts))
 
 
 class ResidualBDirectEnv(DexComposeDirectEnv):
@@ -85,6 +75,7 @@ class ResidualBDirectEnv(DexComposeDirectEnv):
     def __init__(self, cfg: ResidualBEnvCfg, render_mode: str | None = None, **kwargs: Any) -> None:
         if cfg.compute_final_obs:
             raise UsageError("compute_final_obs is True; expected False: pi_B plans once per control step")
+        cfg.fit()  # mask or settings may have been changed since
         self._seed: int | None = None
         super().__init__(cfg, render_mode, **kwargs)
         mask = choose_mask(cfg.name, cfg.mask or None)[0]

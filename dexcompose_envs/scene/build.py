@@ -71,7 +71,7 @@ def _compile(chain: Chain) -> Scene:
     for place, skill in chain.skills.items():
         add_skill_sensors(spec, skill, place, bodies[place])
     model = spec.compile()
-    return Scene(chain, model, sensor_groups(model), model_hash(model, DISCRETE))
+    return Scene(chain, model, sensor_groups(model), model_hash(model, None if HAS_DISCRETE else DISCRETE))
 
 
 def _add_things(spec: mujoco.MjSpec, skill: Skill, place: str) -> str:

@@ -62,8 +62,12 @@ class DexComposeEnvCfg(DirectRLEnvCfg):
 
 
 @cache
-def env_cfg_class(name: str) -> type[DexComposeEnvCfg]:
+def env_cfg_class(name: str, base: type[DexComposeEnvCfg] = DexComposeEnvCfg) -> type[Any]:
     """The configuration class of a skill, pair or chain: what `env_cfg_entry_point` names.
+
+    Args:
+        name: The skill, pair or chain.
+        base: The class whose `name` it fills in.
 
     Raises:
         UsageError: If a part of the name is no skill.
@@ -75,7 +79,7 @@ def env_cfg_class(name: str) -> type[DexComposeEnvCfg]:
         "__doc__": f"Configuration of {name}.",
         "name": name,
     }
-    return configclass(type(f"{name.replace('-', '')}EnvCfg", (DexComposeEnvCfg,), facts))
+    return configclass(type(f"{name.replace('-', '')}{base.__name__.removeprefix('DexCompose')}", (base,), facts))
 
 
 def scene_of(name: str) -> Scene:
