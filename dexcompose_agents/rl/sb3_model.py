@@ -52,7 +52,7 @@ class SB3Model:
         device: torch.device,
     ) -> None:
         self._config, self._sizes = config, (observation_size, action_size)
-        self._model = model = _algorithm(name, config, device)
+        self._model = model = _algorithm(name, action_size, config, device)
         # As SB3 does when it loads a file: the spaces are enough, no environment is needed.
         model.observation_space = gym.spaces.Box(-np.inf, np.inf, (observation_size,), np.float32)
         model.action_space = gym.spaces.Box(-1.0, 1.0, (action_size,), np.float32)
@@ -154,7 +154,7 @@ class _FreezesMixin:
                 group["lr"] = 0.0
 
 
-def _algorithm(name: str, config: OffPolicyConfig, device: torch.device) -> Any:
+def _algorithm(name: str, action_size: int, config: OffPolicyConfig, device: torch.device) -> Any:
     """The algorithm's object before its networks are made."""
     module, class_name, usual_rate = ALGORITHMS[name]
     base: Any = getattr(import_module(module), class_name)
@@ -166,7 +166,7 @@ def _algorithm(name: str, config: OffPolicyConfig, device: torch.device) -> Any:
         gamma=config.gamma,
         batch_size=config.batch_size,
         ent_coef=f"auto_{config.initial_entropy_coef!r}",
-        target_entropy=0.0,
+        target_entropy=config.target_entropy * action_size,
         policy_kwargs={"net_arch": {"pi": [*config.hidden], "qf": [*config.critic_hidden]}},
         device=device,
         _init_setup_model=False,

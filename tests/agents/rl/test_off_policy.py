@@ -104,6 +104,12 @@ def _step(reward, terminated, truncated, valid, final, observation=None):
     return Step(after, torch.tensor(reward), flags[0], flags[1], final, flags[2], {})
 
 
+@pytest.mark.parametrize("learner", ALL)
+def test_exploration_is_steered_to_the_entropy_that_was_asked_for(learner):
+    low, high = (_trained(learner, target_entropy=target, critic_warmup=0) for target in (-3.0, 0.6))
+    assert low.metrics[-1]["entropy_coef"] < SMALL.initial_entropy_coef < high.metrics[-1]["entropy_coef"]
+
+
 def test_only_valid_steps_enter_and_ends_are_told_apart():
     replay = Replay(10, 10, 1, 1, RunningNormalizer(1), torch.device("cpu"))
     # Worlds: goes on; not valid; terminates; time limit; diverges (left out); terminates while nothing had an effect.
