@@ -158,8 +158,10 @@ class ResidualBConfig(ResidualConfig):
     """R_taskB is the progress of the interaction (0 to 1 over an episode) times this."""
     success_bonus: float = 5.0
     """Added when the composite succeeds, which ends the episode."""
-    drop_penalty: float = 5.0
-    """Subtracted when the held object is lost, which ends the episode."""
+    drop_penalty: float = 100.0
+    """Subtracted when the held object is lost, which ends the episode. It must exceed what the rest of an episode costs
+    (up to about 2 a step by `approach_scale` and `tracking_scale`, 60 in all with a discount of 0.97), else dropping
+    early would pay. 5 in the preset `paper`, where nothing else costs."""
     approach_scale: float = 20.0
     """Subtracted in every step in which pi_B acts: this (per m) times what the skill says of itself by `approach`. It
     tells tries that failed by a hair from others, which success and progress alone don't. 0: Eq. 14 as published."""
@@ -290,4 +292,5 @@ def residual_b_preset(name: str, **changes: Any) -> ResidualBConfig:
     """Settings of residual B, likewise."""
     tiny = {"episode_steps": 60, "ranking_episodes": 1}
     published = {"approach_scale": 0.0, "tracking_scale": 0.0, "shortcut": False, "dimensions": ("wrist", "fingers")}
+    published |= {"drop_penalty": 5.0}
     return ResidualBConfig(**_preset(_RESIDUAL_B, name, test=tiny, paper=published) | changes)
