@@ -34,7 +34,7 @@ from dexcompose_agents.residual.residual_b_task import ResidualBTask
 from dexcompose_agents.residual.stabiliser import StabiliserPolicy
 from dexcompose_agents.rl.actor_critic import DeterministicPolicy
 from dexcompose_agents.rl.learners import LEARNER_SETTINGS, find_learner
-from dexcompose_agents.rl.policy_evaluation import Policy, evaluate
+from dexcompose_agents.rl.policy_evaluation import EVALUATION_SEED, Policy, evaluate
 from dexcompose_agents.runtime.interrupts import Paused
 from dexcompose_agents.runtime.provenance import machine_info, read_json, software_versions, write_json
 from dexcompose_envs import parse_pair
@@ -108,9 +108,19 @@ class Pair:
 
     def held_out(self, config: ResidualBConfig, policy: Policy | None, rounds: int) -> dict[str, float]:
         """How a policy does on held-out episodes."""
-        task = self.task(config, "test")
+        return self._evaluate(config, "test", policy, rounds, HELD_OUT_SEED)
+
+    def base(self, config: ResidualBConfig, rounds: int) -> dict[str, dict[str, float]]:
+        """How the base arm does, on held-out episodes and on those by which trainings rank."""
+        ranking = self._evaluate(config, "train", None, config.learning.evaluation_rounds, EVALUATION_SEED)
+        return {"held_out": rounded(self.held_out(config, None, rounds)), "ranking": rounded(ranking)}
+
+    def _evaluate(
+        self, config: ResidualBConfig, held_split: str, policy: Policy | None, rounds: int, seed: int
+    ) -> dict[str, float]:
+        task = self.task(config, held_split)
         try:
-            return evaluate(task, policy, rounds, HELD_OUT_SEED)
+            return evaluate(task, policy, rounds, seed)
         finally:
             task.close()
 
@@ -152,15 +162,15 @@ def curve(trainer: Any) -> list[dict[str, float]]:
 
 
 def run(
-    settings: Settings, pair: Pair, learner: str, seed: int, base: Mapping[str, float], remaining: float | None
+    settings: Settings, pair: Pair, learner: str, seed: int, base: Mapping[str, Any], remaining: float | None
 ) -> dict[str, Any]:
-    """Trains and judges; goes on where an interrupted call stopped. `base` is the base arm's held-out score."""
+    """Trains and judges; goes on where an interrupted call stopped. `base` is what `Pair.base` gives."""
     config = config_of(settings, learner, seed)
     made_from, work = origin(pair, config), settings.work / pair.name / f"{learner}-{seed}"
     task = pair.task(config, "train")
     try:
         trainer: Any = find_learner(learner)(
-            task, config.learning, out=work, score=("success", "return"), identity=made_from
+            task, config.learning, out=work, score=("success", "return"), identity=made_from, base=base["ranking"]
         )
         best = trainer.train(remaining)
     finally:
@@ -169,7 +179,7 @@ def run(
     last_score = pair.held_out(config, DeterministicPolicy(trainer.network), rounds)
     kept = winner["composed_success"] > winner["base_success"]
     if not kept:
-        best_score = dict(base)  # no residual, where none succeeded more often
+        best_score = dict(base["held_out"])  # no residual, where none succeeded more often
     elif winner is trainer.evaluations[-1]:
         best_score = last_score
     else:
@@ -214,11 +224,11 @@ def compare(settings: Settings) -> None:
     for name in settings.pairs:
         pair, folder = Pair(name), settings.out / name
         config = config_of(settings, "ppo", 0)
-        made_from = {**pair.made_from, "rounds": settings.held_out_rounds, "worlds": config.learning.num_envs}
+        made_from = {name: value for name, value in origin(pair, config).items() if name != "learning"}
+        made_from |= {"rounds": settings.held_out_rounds, "worlds": config.learning.num_envs}
         base = stored(folder / "base.json", made_from)
         if base is None:
-            score = pair.held_out(config, None, settings.held_out_rounds)
-            base = {"made_from": made_from, "held_out": rounded(score)}
+            base = {"made_from": made_from, **pair.base(config, settings.held_out_rounds)}
             write_json(folder / "base.json", base)
         for seed in settings.seeds:
             for learner in settings.learners:
@@ -226,7 +236,7 @@ def compare(settings: Settings) -> None:
                 if stored(path, origin(pair, config_of(settings, learner, seed))) is not None:
                     continue
                 remaining = None if ends is None else max(1e-6, (ends - time.monotonic()) / 60)
-                write_json(path, run(settings, pair, learner, seed, base["held_out"], remaining))
+                write_json(path, run(settings, pair, learner, seed, base, remaining))
                 shutil.rmtree(settings.work / name / f"{learner}-{seed}", ignore_errors=True)
                 print(f"{name} {learner} seed {seed}: done", flush=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dexcompose_agents.evaluation.published import published_success
+from dexcompose_agents.evaluation.statistics import wilson_interval
 from dexcompose_agents.runtime.provenance import read_json
 from dexcompose_envs import skill_names
 
@@ -19,6 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 METHODS = ("frozen", "no-stabiliser", "zero-shot", "dexcompose", "oracle")
 LOST = ("init", "transition", "drop")
 REFERENCE = "dexcompose"
+LEARNERS = {"ppo": "PPO", "sac": "SAC", "tqc": "TQC", "crossq": "CrossQ"}
 
 
 def all_pairs(results: dict[str, Any]) -> str:
@@ -74,6 +76,53 @@ def with_noise(noisy: dict[str, Any], clean: dict[str, Any]) -> str:
     return table(("sensor noise", *methods), rows)
 
 
+def training_seeds(rows: Sequence[dict[str, Any]]) -> str:
+    """Success of what was trained with other seeds, %."""
+    trained = list(dict.fromkeys(row["training_seed"] for row in rows))
+    found = {(row["pair"], row["training_seed"]): row for row in rows}
+    lines = [
+        (pair, f"`{method}`", *(f"{100 * found[pair, each][method]['success']['mean']:.1f}" for each in trained))
+        for pair in dict.fromkeys(row["pair"] for row in rows)
+        for method in ("zero-shot", REFERENCE)
+    ]
+    return table(("pair", "method", *(_training(each) for each in trained)), lines)
+
+
+def learners(folder: Path) -> str:
+    """Held-out success of residual B by learner, %: mean (least to greatest) over training seeds."""
+    rows, steps = [], {name: list[float]() for name in LEARNERS}
+    for pair in sorted(path.name for path in folder.iterdir()):
+        cells = [f"{100 * read_json(folder / pair / 'base.json')['held_out']['success']:.1f}"]
+        for name in LEARNERS:
+            results = [read_json(path) for path in sorted((folder / pair).glob(f"{name}-*.json"))]
+            steps[name] += [result["curve"][-1]["steps"] / 1000 for result in results]
+            values = [100 * result["held_out"]["final"]["success"] for result in results]
+            cells.append(f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+        rows.append((pair, *cells))
+    budget = [f"{min(values):.0f} to {max(values):.0f}" for values in steps.values()]
+    rows.append(("thousands of control steps", "", *budget))
+    return table(("", "pi_B alone", *LEARNERS.values()), rows)
+
+
+def ablation(results: Sequence[dict[str, Any]]) -> str:
+    """Held-out success of residual B with each setting turned back, % (95 % interval)."""
+    pairs = list(dict.fromkeys(row["pair"] for row in results))
+    rows = []
+    for setting in dict.fromkeys(row["setting"] for row in results):
+        cells = []
+        for pair in pairs:
+            tried = [row["held_out"] for row in results if (row["pair"], row["setting"]) == (pair, setting)]
+            successes, episodes = (sum(each[name] for each in tried) for name in ("successes", "episodes"))
+            low, high = wilson_interval(successes, episodes)
+            cells.append(f"{100 * successes / episodes:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+        rows.append((f"`{setting}`", *cells))
+    return table(("", *pairs), rows)
+
+
+def _training(name: int | str) -> str:
+    return f"seed {name}" if isinstance(name, int) else name
+
+
 def _cell(runs: Sequence[dict[str, Any]]) -> str:
     """Success and, in brackets, lost objects, %, over the rollouts of some runs."""
     episodes = sum(run["episodes"] for run in runs)
@@ -105,6 +154,9 @@ def tables() -> dict[str, str]:
         "selectors": selectors(chosen),
         "from scratch": grid(scratch),
         "sensor noise": with_noise(noisy, pairs),
+        "training seeds": training_seeds(read_json(RESULTS / "training_seeds.json")),
+        "learners": learners(RESULTS / "learner_bakeoff"),
+        "ablation": ablation(read_json(RESULTS / "residual_ablation.json")),
     }
 
 

@@ -43,6 +43,7 @@ OLD: Mapping[str, Mapping[str, Any]] = {
     "target_kl": {"ppo": {"target_kl": None}},
     "approach": {"approach_scale": 0.0},
     "tracking": {"tracking_scale": 0.0},
+    "drop_penalty": {"drop_penalty": 5.0},
     "shortcut": {"shortcut": False},
     "dimensions": {"dimensions": ("wrist", "fingers")},
     "wrist_error": {"wrist_error": False},

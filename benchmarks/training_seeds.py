@@ -2,11 +2,13 @@
 
     python benchmarks/training_seeds.py --training-seeds 1 2 --out runs/training_seeds
     python benchmarks/training_seeds.py --training-seeds 1 --pairs GraspBall-PushButton --seeds 2
+    python benchmarks/training_seeds.py --retrained runs/all
 
-Base policies, held states and masks are those that ship. The evaluation is `dexcompose eval`'s, on its own seeds and
-episodes, of `zero-shot` and `dexcompose`, so the rows of one training seed are like those of the headline table, which
-stand beside them here as "shipped". Run it again after an interruption, it goes on. Writes `results.json`; everything
-of one training lies in PAIR/seed-N.
+Base policies, held states and masks are those that ship, or those of the folders of `dexcompose train all` in
+`--retrained`, which are evaluated as they are: there everything was made anew. The evaluation is `dexcompose eval`'s,
+on its own seeds and episodes, of `zero-shot` and `dexcompose`, so the rows of one training seed are like those of the
+headline table, which stand beside them here as "shipped". Run it again after an interruption, it goes on. Writes
+`results.json`; everything of one training lies in PAIR/seed-N.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stabiliser_path
+from dexcompose_agents.artefacts.shipped import choose_mask, residual_path, stabiliser_path, trained_in
 from dexcompose_agents.diffusion.policy import load_policy
 from dexcompose_agents.evaluation.protocol import evaluate
 from dexcompose_agents.evaluation.statistics import mean_and_sd
@@ -37,6 +39,8 @@ class Config:
 
     training_seeds: tuple[int, ...] = (1, 2)
     """Seeds of the trainings; what ships has seed 0."""
+    retrained: tuple[Path, ...] = ()
+    """Folders of `dexcompose train all` to evaluate as well, each by its name."""
     pairs: tuple[str, ...] = tuple("-".join(pair) for pair in PAIRS)
     """Pairs."""
     seeds: int = 8
@@ -68,15 +72,23 @@ def train(pair: str, mask: FingerMask, seed: int, preset: str, folder: Path) -> 
     return parts
 
 
-def measure(config: Config, pair: str, seed: int | None) -> dict[str, Any]:
-    """One training and its two evaluations; None is what ships."""
+def measure(config: Config, pair: str, trained: int | Path | None) -> dict[str, Any]:
+    """One training (its seed, or the folder of all of it) and its two evaluations; None is what ships."""
+    with trained_in(trained if isinstance(trained, Path) else None):
+        return _measure(config, pair, trained)
+
+
+def _measure(config: Config, pair: str, trained: int | Path | None) -> dict[str, Any]:
     mask, _ = choose_mask(pair)
-    folder = config.out / pair / ("shipped" if seed is None else f"seed-{seed}")
-    if seed is None:
-        parts = {"stabiliser": stabiliser_path(pair), "residual": residual_path(pair)}
+    if isinstance(trained, int):
+        name: int | str = trained
+        folder = config.out / pair / f"seed-{trained}"
+        parts = train(pair, mask, trained, config.preset, folder)
     else:
-        parts = train(pair, mask, seed, config.preset, folder)
-    row: dict[str, Any] = {"pair": pair, "training_seed": "shipped" if seed is None else seed}
+        name = "shipped" if trained is None else trained.name
+        folder = config.out / pair / name
+        parts = {"stabiliser": stabiliser_path(pair), "residual": residual_path(pair)}
+    row: dict[str, Any] = {"pair": pair, "training_seed": name, "mask": str(mask)}
     for method in METHODS:
         used = {name: str(parts[name]) for name in ("stabiliser", *(["residual"] if method == "dexcompose" else []))}
         done = evaluate(
@@ -90,8 +102,8 @@ def main(config: Config) -> list[dict[str, Any]]:
     """Trains, measures and prints one line per training."""
     rows: list[dict[str, Any]] = []
     for pair in config.pairs:
-        for seed in (None, *config.training_seeds):
-            rows.append(measure(config, pair, seed))
+        for trained in (None, *config.training_seeds, *config.retrained):
+            rows.append(measure(config, pair, trained))
             atomic_write(config.out / "results.json", json.dumps(rows, indent=1) + "\n")
             cells = "  ".join(f"{method} {rows[-1][method]['success']['mean']:6.1%}" for method in METHODS)
             print(f"{pair:22s} training seed {rows[-1]['training_seed']!s:8s} {cells}", flush=True)

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+from dexcompose_agents.artefacts.shipped import pretrained_folder
 from dexcompose_agents.rl.networks import load_network
 from dexcompose_envs.errors import FileError, UsageError
-from dexcompose_envs.held_states import HeldStateLibrary
+from dexcompose_envs.held_states import HeldStateLibrary, held_states_folder
 from dexcompose_envs.physics import BackendError
 from dexcompose_envs.scene import build_scene
 
@@ -309,4 +310,10 @@ def test_training_seeds_are_trained_evaluated_and_not_made_again(script, tmp_pat
 
     monkeypatch.setattr(module, "train_residual_b", None)
     monkeypatch.setattr(module, "train_stabiliser", None)
-    assert module.main(config) == rows
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "pretrained").symlink_to(pretrained_folder())
+    (mine / "held_states").symlink_to(held_states_folder())
+    *again, retrained = module.main(replace(config, retrained=(mine,)))
+    assert again == rows
+    assert retrained == rows[0] | {"training_seed": "mine"}

@@ -59,6 +59,7 @@ class Trainer(ABC):
             undiscounted sum of rewards.
         progress: Called after each iteration with its metrics.
         identity: What the training is besides its settings, ready for JSON: task, hashes of whatever it builds on.
+        base: What `evaluate(None)` gives, if it is known.
 
     Raises:
         UsageError: If task and settings disagree on the number of worlds, the task is on a GPU and the network is to
@@ -83,6 +84,7 @@ class Trainer(ABC):
         score: tuple[str, ...] = ("return",),
         progress: ProgressCallback | None = None,
         identity: Mapping[str, Any] | None = None,
+        base: Mapping[str, float] | None = None,
     ) -> None:
         if env.num_envs != config.num_envs:
             raise UsageError(f"the task has {env.num_envs} worlds; the settings say num_envs={config.num_envs}")
@@ -91,7 +93,7 @@ class Trainer(ABC):
             raise UsageError(f"the task is on {env.device}; the settings say device={config.device!r}")
         self.env, self.config = env, config
         self.out = None if out is None else Path(out)
-        self.score, self.progress = score, progress
+        self.score, self.progress, self._base = score, progress, base
         settings = {name: value for name, value in asdict(config).items() if name not in NOT_IDENTITY}
         sizes = {"observation_size": env.observation_size, "action_size": env.action_size}
         self.identity = {**(identity or {}), **sizes, "score": score, self.SETTINGS: settings}
@@ -237,7 +239,8 @@ class Trainer(ABC):
             return False
         network = self._policy()
         if not self.evaluations:
-            base = composed = self.evaluate(None)  # At the start the residual is exactly zero: one arm is both.
+            # At the start the residual is exactly zero: one arm is both.
+            base = composed = self._base or self.evaluate(None)
         else:
             base = {name[5:]: value for name, value in self.evaluations[0].items() if name.startswith("base_")}
             composed = self.evaluate(DeterministicPolicy(network))
