@@ -29,7 +29,7 @@ class TrainAll:
     """Train everything from demonstrations up; every stage that is done and unchanged is skipped."""
 
     preset: Preset = "cpu"
-    """Budget: cpu takes two cores an hour for two pairs, fast and paper (as published) a GPU; test proves it runs."""
+    """Budget: cpu takes 2 cores 40 minutes for two pairs, fast and paper (as published) a GPU; test proves it runs."""
     device: str | None = None
     """Device of everything that a GPU can do, e.g. cuda:1; by default the preset's."""
     minutes: float | None = None
