@@ -89,16 +89,21 @@ def training_seeds(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def learners(folder: Path) -> str:
-    """Held-out success of residual B by learner, %: mean (least to greatest) over training seeds."""
+    """Held-out success (%) and return of residual B by learner, mean (least to greatest) over training seeds."""
     rows, steps = [], {name: list[float]() for name in LEARNERS}
     for pair in sorted(path.name for path in folder.iterdir()):
-        cells = [f"{100 * read_json(folder / pair / 'base.json')['held_out']['success']:.1f}"]
-        for name in LEARNERS:
-            results = [read_json(path) for path in sorted((folder / pair).glob(f"{name}-*.json"))]
+        base = read_json(folder / pair / "base.json")["held_out"]
+        found = {
+            name: [read_json(path) for path in sorted((folder / pair).glob(f"{name}-*.json"))] for name in LEARNERS
+        }
+        for what, scale in (("success", 100.0), ("return", 1.0)):
+            cells = [f"{scale * base[what]:.1f}"]
+            for results in found.values():
+                values = [scale * result["held_out"]["final"][what] for result in results]
+                cells.append(f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})")
+            rows.append((f"{pair}, {what}", *cells))
+        for name, results in found.items():
             steps[name] += [result["curve"][-1]["steps"] / 1000 for result in results]
-            values = [100 * result["held_out"]["final"]["success"] for result in results]
-            cells.append(f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-        rows.append((pair, *cells))
     budget = [f"{min(values):.0f} to {max(values):.0f}" for values in steps.values()]
     rows.append(("thousands of control steps", "", *budget))
     return table(("", "pi_B alone", *LEARNERS.values()), rows)

@@ -32,7 +32,7 @@ class DexComposeEnv(Face, gym.Env[Any, Any]):
     ## Reward
     `info["reward_terms/retention"]` (minus the object's distance from where it is to be held in the palm frame, m) plus
     `.../progress` (new best progress of the skill or of the interaction in turn, at most 1 each in all) plus
-    `.../success`.
+    `.../success` (1) plus `.../lost` (-2 when the object is lost: a whole episode of holding costs less).
 
     No part of it, but true whatever the observations say: `info["object_turn"]`, the angle (rad) by which the object
     has turned in the palm frame since the episode's start, and `info["approach"]` (m), how far the hand is from where

@@ -9,7 +9,7 @@ from dexcompose_envs.skills import make_skill
 
 INFO = {
     "success", "is_success", "task_a_held", "outcome", "elapsed_steps", "unstable", "object_turn", "approach",
-    "reward_terms/retention", "reward_terms/progress", "reward_terms/success",
+    "reward_terms/retention", "reward_terms/progress", "reward_terms/success", "reward_terms/lost",
 }  # fmt: skip
 
 

@@ -14,6 +14,9 @@ from dexcompose_envs.skills.terms import axis_of, rotation_angle
 
 TOUCH_FORCE = 0.01
 """A finger touches a fixture from this force (N) on, along one of the world's axes."""
+LOST_PENALTY = 2.0
+"""What losing the object costs, in units of success: more than the distances of a whole episode in which it slips, else
+an agent that doesn't manage B would do best to drop it at once."""
 
 
 @dataclass
@@ -130,6 +133,7 @@ class Judge:
         terminated = lost | (success & self._terminate_on_success)
         truncated = ((elapsed >= self.max_episode_steps) | diverged) & ~terminated
         terms = {"retention": -distance, "progress": gained, "success": xp.astype(success, self._arrays.float)}
+        terms["lost"] = -LOST_PENALTY * xp.astype(lost, self._arrays.float)
         terms = {name: where(diverged, 0.0, value) for name, value in terms.items()}
         info = self._info(success, held, elapsed, diverged, terms) | facts
         return Step(sum(terms.values()), terminated, truncated, info)
@@ -137,7 +141,7 @@ class Judge:
     def initial_info(self, elapsed: Array, is_held_start: Array, snapshot: Snapshot) -> dict[str, Array]:
         """The info of a reset: the same keys as a step's, for episodes that have just begun."""
         no = self._arrays.zeros(len(elapsed), dtype=self._xp.bool)
-        terms = {name: self._arrays.zeros(len(elapsed)) for name in ("retention", "progress", "success")}
+        terms = {name: self._arrays.zeros(len(elapsed)) for name in ("retention", "progress", "success", "lost")}
         return self._info(no, fresh(is_held_start), elapsed, fresh(no), terms) | self._facts(snapshot)
 
     def _facts(self, snapshot: Snapshot) -> dict[str, Array]:

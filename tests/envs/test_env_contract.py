@@ -17,7 +17,8 @@ COMPOSITES = tuple("-".join(pair) for pair in PAIRS)
 NAMES = SKILLS + COMPOSITES
 INFO = {
     "success", "is_success", "task_a_held", "task_b_done", "outcome", "elapsed_steps", "unstable",
-    "reward_terms/retention", "reward_terms/progress", "reward_terms/success", "object_turn", "approach",
+    "reward_terms/retention", "reward_terms/progress", "reward_terms/success", "reward_terms/lost",
+    "object_turn", "approach",
 }  # fmt: skip
 
 

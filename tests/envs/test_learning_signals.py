@@ -50,8 +50,7 @@ def test_in_a_composite_keeping_the_object_earns_more_than_dropping_it(pair):
         action[:, hand.NUM_WRIST :] = hand.normalize(np.r_[np.zeros(6), hand.OPEN_FINGERS])[hand.NUM_WRIST :]
         return action
 
-    still = returns(pair, idle, base_shake=0.0, max_episode_steps=20)
-    assert still > returns(pair, open_hand, base_shake=0.0, max_episode_steps=20)
+    assert returns(pair, idle) > returns(pair, open_hand) + 1  # to the end of the episode, the wrist trembling
 
 
 def test_from_the_table_the_reward_says_where_the_object_is_to_be_held():

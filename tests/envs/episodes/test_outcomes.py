@@ -146,6 +146,7 @@ def test_lost_beyond_five_centimetres_and_named_by_the_phase(held, monkeypatch, 
     assert info["task_a_held"] is (not lost)
     assert OUTCOMES[info["outcome"]] == (outcome if lost else "ongoing")
     assert info["reward_terms/retention"] == pytest.approx(-distance)
+    assert info["reward_terms/lost"] == (-2.0 if lost else 0.0)
 
 
 @pytest.mark.parametrize(("height", "lost"), [(0.0301, False), (0.0299, True)])
