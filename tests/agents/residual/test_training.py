@@ -285,13 +285,13 @@ def test_a_composite_that_breaks_down_is_left_out_and_one_that_drops_pays(monkey
     monkeypatch.setattr(task.worlds, "step", first_diverges)
     step = task.step(torch.zeros(2, 6))
     assert step.left_out.tolist() == [True, False]
-    # The second has come on by 0.2, is 1 cm off and lost: 5 * 0.2 - 0.01 - 5 = -4.01.
-    assert step.reward.tolist() == pytest.approx([0.0, -4.01])
+    # The second has come on by 0.2, is 1 cm off and lost: 5 * 0.2 - 0.01 - 100 = -99.01.
+    assert step.reward.tolist() == pytest.approx([0.0, -99.01])
     task._nominal = replace(task._nominal, interacting=every(2))
     step = task.step(torch.zeros(2, 6))
     task.close()
-    # Now 5 cm aside as well, and sent astray by as much as the residual could make up for: -4.01 - 20 * 0.05 - 0.5.
-    assert step.reward[1].item() == pytest.approx(-5.51)
+    # Now 5 cm aside as well, and sent astray by as much as the residual could make up for: -99.01 - 20 * 0.05 - 0.5.
+    assert step.reward[1].item() == pytest.approx(-100.51)
 
 
 def test_train_residual_b_learns_from_interaction_only(tmp_path):
