@@ -110,18 +110,21 @@ def learners(folder: Path) -> str:
 
 
 def ablation(results: Sequence[dict[str, Any]]) -> str:
-    """Held-out success of residual B with each setting turned back, % (95 % interval)."""
+    """Success of residual B with each setting turned back, %: held out (95 % interval), and on training's episodes."""
     pairs = list(dict.fromkeys(row["pair"] for row in results))
     rows = []
     for setting in dict.fromkeys(row["setting"] for row in results):
         cells = []
         for pair in pairs:
-            tried = [row["held_out"] for row in results if (row["pair"], row["setting"]) == (pair, setting)]
-            successes, episodes = (sum(each[name] for each in tried) for name in ("successes", "episodes"))
+            mine = [row for row in results if (row["pair"], row["setting"]) == (pair, setting)]
+            successes, episodes = (sum(row["held_out"][name] for row in mine) for name in ("successes", "episodes"))
             low, high = wilson_interval(successes, episodes)
+            last = [row["curve"][-1]["composed_success"] for row in mine if "curve" in row]
             cells.append(f"{100 * successes / episodes:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+            cells.append(f"{100 * sum(last) / len(last):.1f}" if last else "")
         rows.append((f"`{setting}`", *cells))
-    return table(("", *pairs), rows)
+    head = [f"{pair}, {which}" for pair in pairs for which in ("held out", "training")]
+    return table(("", *head), rows)
 
 
 def _training(name: int | str) -> str:
