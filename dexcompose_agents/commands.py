@@ -123,7 +123,7 @@ class Bench(Runs):
     """Registered methods, or module:Class."""
     seeds: int = 2
     """Evaluation seeds."""
-    rollouts: int = 16
+    rollouts: int = 10
     """Rollouts per seed."""
     jobs: int | None = None
     """Pairs at a time, each on its share of the cores; by default one per core without a GPU."""
