@@ -39,8 +39,6 @@ class Config:
 
     training_seeds: tuple[int, ...] = (1, 2)
     """Seeds of the trainings; what ships has seed 0."""
-    retrained: tuple[Path, ...] = ()
-    """Folders of `dexcompose train all` to evaluate as well, each by its name."""
     pairs: tuple[str, ...] = tuple("-".join(pair) for pair in PAIRS)
     """Pairs."""
     seeds: int = 8
@@ -49,6 +47,8 @@ class Config:
     """Rollouts per evaluation seed."""
     preset: str = "cpu"
     """Preset of the trainings."""
+    retrained: tuple[Path, ...] = ()
+    """Folders of `dexcompose train all` to evaluate as well, each by its name."""
     out: Path = Path("runs/training_seeds")
     """Folder."""
 
